@@ -1,0 +1,37 @@
+# The environment is made once, in .venv, and again when its requirements change.
+PYTHON ?= python3
+VENV := .venv
+PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+
+.PHONY: sample test lint format clean
+
+sample: $(VENV)/.installed  ## complete a sample photograph
+	mkdir -p out
+	$(VENV)/bin/glcic complete --sample coffee --blend poisson --overwrite \
+	    --output out/coffee.png --comparison out/coffee-before-after.png
+
+test: $(VENV)/.installed-dev  ## run the tests
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.installed-dev  ## check style and types
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed-dev  ## put the code in shape
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+clean:  ## remove the environment and all that was made
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) --editable ".[dev]"
+	touch $(VENV)/.installed $@
