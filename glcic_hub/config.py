@@ -1,0 +1,88 @@
+"""What a trained model is, in one frozen record: architecture and mean pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+MODEL_TYPE = "glcic"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class GLCICConfig:
+    """Architecture of the three networks, and the mean pixel they were trained with.
+
+    The paper's recipes differ in these numbers alone (sec. 3.4, 4.1.2 and 4.5): 256/128 for Places2, 160/96 for
+    CelebA, 128/64 for the centre region of ImageNet.
+
+    Attributes:
+        mean_pixel: Mean (red, green, blue) of the training photographs, each in [0, 1]. The hole is filled with it
+            before it enters the completion network (sec. 3.1), so weights are useless without it.
+        width: Outputs of the first convolution; every other layer scales with it. 64 in the paper, 32 for a network
+            of a quarter of the cost. An even number.
+        image_size: Side in pixels of the square that the global discriminator sees.
+        patch_size: Side in pixels of the square that the local discriminator sees.
+
+    Raises:
+        ValueError: A value is out of its range.
+    """
+
+    mean_pixel: tuple[float, float, float]
+    width: int = 64
+    image_size: int = 256
+    patch_size: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("width", "image_size", "patch_size"):
+            value = getattr(self, name)
+            if type(value) is not int:
+                raise ValueError(f"{name} must be a whole number, not {value!r}")
+        if not (2 <= self.width <= 1024 and self.width % 2 == 0):
+            raise ValueError(f"width must be an even number from 2 to 1024, not {self.width}")
+        if not 16 <= self.patch_size <= self.image_size <= 4096:
+            raise ValueError(
+                "sizes must obey 16 <= patch_size <= image_size <= 4096, "
+                f"not patch_size {self.patch_size} and image_size {self.image_size}"
+            )
+        try:
+            mean = tuple(float(value) for value in self.mean_pixel)
+        except (TypeError, ValueError):
+            mean = ()
+        if len(mean) != 3 or not all(0 <= value <= 1 for value in mean):
+            raise ValueError(f"mean_pixel must be three numbers in [0, 1], not {self.mean_pixel!r}")
+        object.__setattr__(self, "mean_pixel", mean)
+
+    def to_json(self) -> str:
+        """The text of `config.json`."""
+        document = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        return json.dumps(document, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> GLCICConfig:
+        """Reads the text of a `config.json`.
+
+        Raises:
+            ValueError: The text is not JSON, not of this kind of model, of a newer format, or has unknown, missing or
+                wrong entries.
+        """
+        try:
+            document: Any = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"config is not JSON: {error}") from None
+        if not isinstance(document, dict) or document.pop("model_type", None) != MODEL_TYPE:
+            raise ValueError(f'config is not one of a GLCIC model: it lacks "model_type": "{MODEL_TYPE}"')
+        version = document.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise ValueError(
+                f"config has format_version {version!r}, and this release reads {FORMAT_VERSION}: "
+                "a newer glcic-hub may read it"
+            )
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(document) - known):
+            raise ValueError(f"config has unknown entries: {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        if "mean_pixel" not in document:
+            raise ValueError("config lacks mean_pixel")
+        return cls(**document)

@@ -1,0 +1,123 @@
+"""The completion network C (sec. 3.2, table 2)."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from glcic_hub.networks.layers import ConvNormAct
+
+
+class Row(NamedTuple):
+    """One row of table 2; `outputs` is the paper's, for a base width of 64."""
+
+    type: Literal["conv", "dilated conv", "deconv", "output"]
+    kernel: int
+    dilation: int
+    stride: float
+    outputs: int
+
+
+PAPER_WIDTH = 64
+
+TABLE_2 = (
+    #   type           kernel dilation stride outputs    resolution
+    Row("conv", 5, 1, 1, 64),  #                         1
+    Row("conv", 3, 1, 2, 128),  #                        1/2
+    Row("conv", 3, 1, 1, 128),
+    Row("conv", 3, 1, 2, 256),  #                        1/4
+    Row("conv", 3, 1, 1, 256),
+    Row("conv", 3, 1, 1, 256),
+    Row("dilated conv", 3, 2, 1, 256),
+    Row("dilated conv", 3, 4, 1, 256),
+    Row("dilated conv", 3, 8, 1, 256),
+    Row("dilated conv", 3, 16, 1, 256),
+    Row("conv", 3, 1, 1, 256),
+    Row("conv", 3, 1, 1, 256),
+    Row("deconv", 4, 1, 1 / 2, 128),  #                  1/2
+    Row("conv", 3, 1, 1, 128),
+    Row("deconv", 4, 1, 1 / 2, 64),  #                   1
+    Row("conv", 3, 1, 1, 32),
+    Row("output", 3, 1, 1, 3),
+)
+
+STRIDE = 4
+"""The network halves the resolution twice: heights and widths are multiples of 4."""
+
+
+def _block(row: Row, inputs: int, outputs: int) -> ConvNormAct:
+    if row.type == "output":
+        return ConvNormAct(
+            nn.Conv2d(inputs, outputs, row.kernel, padding=row.kernel // 2), nn.Identity(), nn.Sigmoid()
+        )
+    convolution: nn.Conv2d | nn.ConvTranspose2d
+    if row.type == "deconv":
+        stride = round(1 / row.stride)
+        convolution = nn.ConvTranspose2d(
+            inputs, outputs, row.kernel, stride=stride, padding=(row.kernel - stride) // 2, bias=False
+        )
+    else:
+        convolution = nn.Conv2d(
+            inputs,
+            outputs,
+            row.kernel,
+            stride=int(row.stride),
+            padding=row.dilation * (row.kernel // 2),
+            dilation=row.dilation,
+            bias=False,
+        )
+    return ConvNormAct(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class CompletionNetwork(nn.Module):
+    """The fully convolutional completion network C (sec. 3.2, table 2).
+
+    Args:
+        width: Outputs of the first layer (64 in the paper); all but the last scale with it.
+        mean_pixel: Mean (red, green, blue) of the training photographs, each in [0, 1].
+    """
+
+    mean_pixel: Tensor
+
+    def __init__(self, width: int, mean_pixel: tuple[float, float, float]) -> None:
+        super().__init__()
+        # The config holds the mean pixel, the weights do not: one place to read it from.
+        self.register_buffer("mean_pixel", torch.tensor(mean_pixel).view(1, 3, 1, 1), persistent=False)
+        blocks = []
+        inputs = 4  # red, green, blue, mask
+        for row in TABLE_2:
+            outputs = row.outputs if row.type == "output" else row.outputs * width // PAPER_WIDTH
+            blocks.append(_block(row, inputs, outputs))
+            inputs = outputs
+        self.layers = nn.Sequential(*blocks)
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        """Computes C(x, M): what the network would put at every pixel, inside the hole and outside.
+
+        Args:
+            image: (B, 3, H, W) RGB in [0, 1]; H and W multiples of 4. What it holds inside the hole is ignored.
+            mask: (B, 1, H, W), 1 = pixel to complete, 0 = known pixel.
+
+        Returns:
+            (B, 3, H, W) RGB in [0, 1]. `composite` puts it into the hole.
+        """
+        # The hole holds the mean pixel; less the mean, that is 0 (sec. 3.1).
+        known = (image - self.mean_pixel) * (1 - mask)
+        completed: Tensor = self.layers(torch.cat([known, mask], dim=1))
+        return completed
+
+
+def composite(image: Tensor, completed: Tensor, mask: Tensor) -> Tensor:
+    """Puts the completed pixels into the hole and leaves all others as they are (sec. 3.2).
+
+    Args:
+        image: (B, 3, H, W) the picture with the hole.
+        completed: (B, 3, H, W) what the completion network gave.
+        mask: (B, 1, H, W), 1 = completed pixel.
+
+    Returns:
+        (B, 3, H, W), equal to `image` bit for bit where `mask` is 0.
+    """
+    return torch.where(mask > 0, completed.to(image.dtype), image)

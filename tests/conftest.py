@@ -1,0 +1,84 @@
+"""Small real parts: a narrow network with random weights, photographs made of noise and gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from glcic_hub import GLCICConfig, GLCICPipeline
+from glcic_hub.networks import CompletionNetwork
+
+MEAN_PIXEL = (0.5, 0.4, 0.3)
+
+
+def make_network(width: int = 4, seed: int = 0) -> CompletionNetwork:
+    """A completion network in evaluation mode whose batch normalisation does not happen to be the identity."""
+    generator = torch.Generator().manual_seed(seed)
+    network = CompletionNetwork(width, MEAN_PIXEL).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.2, 1.5, generator=generator)
+            module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.3, generator=generator)
+        elif isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+            module.weight.data.normal_(0, module.weight[0].numel() ** -0.5, generator=generator)
+            if module.bias is not None:
+                module.bias.data.zero_()
+    return network
+
+
+@pytest.fixture(scope="session")
+def pipe() -> GLCICPipeline:
+    return GLCICPipeline(GLCICConfig(width=4, mean_pixel=MEAN_PIXEL), make_network(), device="cpu")
+
+
+def make_photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    random = np.random.default_rng(seed)
+    ramp = np.linspace(0, 200, width)[None, :, None] * np.linspace(0.2, 1, height)[:, None, None]
+    return (ramp + random.integers(0, 55, (height, width, 3))).astype(np.uint8)
+
+
+def make_hole(height: int, width: int) -> NDArray[np.uint8]:
+    """Two holes of 0 and 255: one inside, one in the corner."""
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 4 : height // 2, width // 3 : width // 2] = 255
+    mask[-3:, -5:] = 255
+    return mask
+
+
+@pytest.fixture
+def photo() -> NDArray[np.uint8]:
+    return make_photo(46, 61)
+
+
+@pytest.fixture
+def mask() -> NDArray[np.uint8]:
+    return make_hole(46, 61)
+
+
+@pytest.fixture
+def photo_file(tmp_path: Path, photo: NDArray[np.uint8]) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(photo).save(path)
+    return path
+
+
+@pytest.fixture
+def mask_file(tmp_path: Path, mask: NDArray[np.uint8]) -> Path:
+    path = tmp_path / "mask.png"
+    Image.fromarray(mask).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory, pipe: GLCICPipeline) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    pipe.save_pretrained(folder)
+    return folder
