@@ -1,0 +1,98 @@
+"""Post-processing of the fill: fast marching and Poisson blending (sec. 3.5, fig. 7)."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pyamg
+import scipy.sparse
+from numpy.typing import NDArray
+
+TELEA_RADIUS = 3
+"""Radius in pixels of the neighbourhood that the fast marching method looks at; OpenCV's examples' value."""
+
+TOLERANCE = 1e-5
+"""Relative residual at which the solver stops: far below one of 255 levels."""
+
+
+def blend_poisson(
+    image: NDArray[np.float32], completed: NDArray[np.float32], hole: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Blends the network's fill into its surroundings, so that no step of colour is left at the hole's edge.
+
+    The hole is filled by the fast marching method (Telea 2004). That picture is the target into which the network's
+    fill is blended by Poisson image editing (Pérez 2003, normal cloning): inside the hole the result has the gradients
+    of the fill, across the hole's edge those of the target, and outside it equals the target. Where the hole reaches
+    the picture's border there is no edge and nothing is imposed.
+
+    `cv2.seamlessClone` is not used: it solves on the hole's bounding box, so it moves known pixels inside that,
+    recentres the fill, and fails at the picture's border.
+
+    Args:
+        image: (H, W, 3) float32 in [0, 1]. What it holds inside the hole has no influence.
+        completed: (H, W, 3) float32 in [0, 1], the network's fill inside the hole.
+        hole: (H, W) boolean, with at least one pixel True and one False.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1], equal to `image` outside the hole.
+    """
+    # Nothing but the hole and the ring of pixels around it takes part.
+    rows, columns = (np.flatnonzero(hole.any(axis=axis)) for axis in (1, 0))
+    margin = TELEA_RADIUS + 2
+    window = (
+        slice(max(rows[0] - margin, 0), rows[-1] + margin + 1),
+        slice(max(columns[0] - margin, 0), columns[-1] + margin + 1),
+    )
+    result = image.copy()
+    result[window] = _blend(image[window], completed[window], hole[window])
+    return result
+
+
+def _blend(image: NDArray[np.float32], completed: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
+    target = fast_marching(image, hole)
+    number = np.full(hole.shape, -1)
+    number[hole] = np.arange(hole.sum())
+
+    # Each pair of neighbours p, q wants f(p) - f(q) = guidance. Gathered per pixel these are the normal equations
+    # sum over q of (f(p) - f(q)) = sum over q of guidance, with f known outside the hole.
+    degree = np.zeros(hole.sum())
+    right = np.zeros((len(degree), 3))
+    links = []
+    for axis in (0, 1):
+        ahead = (slice(1, None), slice(None)) if axis == 0 else (slice(None), slice(1, None))
+        behind = (slice(None, -1), slice(None)) if axis == 0 else (slice(None), slice(None, -1))
+        for here, there in ((ahead, behind), (behind, ahead)):
+            inside = hole[here] & hole[there]
+            p, q = number[here][inside], number[there][inside]
+            degree[p] += 1  # no pixel stands twice in p
+            right[p] += completed[here][inside] - completed[there][inside]
+            links.append((p, q))
+            edge = hole[here] & ~hole[there]
+            p = number[here][edge]
+            degree[p] += 1
+            right[p] += target[here][edge]  # the target's gradient plus the known neighbour, which is the target's
+    p, q = (np.concatenate(ends) for ends in zip(*links, strict=True))
+    laplacian = scipy.sparse.diags_array(degree).tocsr() - scipy.sparse.csr_array(
+        (np.ones(len(p)), (p, q)), shape=(len(degree), len(degree))
+    )
+    solver = pyamg.ruge_stuben_solver(scipy.sparse.csr_matrix(laplacian))
+    result = image.copy()
+    for channel in range(3):
+        guess = completed[hole][:, channel].astype(np.float64)
+        result[hole, channel] = solver.solve(right[:, channel], x0=guess, tol=TOLERANCE, accel="cg").clip(0, 1)
+    return result
+
+
+def fast_marching(image: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Fills the hole by the fast marching method (Telea 2004), at the 8 bits that OpenCV has it for.
+
+    Args:
+        image: (H, W, 3) float32 in [0, 1]. What it holds inside the hole has no influence.
+        hole: (H, W) boolean.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1], equal to `image` outside the hole.
+    """
+    levels = np.rint(np.where(hole[..., None], 0, image) * 255).astype(np.uint8)
+    filled = cv2.inpaint(levels, hole.astype(np.uint8), TELEA_RADIUS, cv2.INPAINT_TELEA)
+    return np.where(hole[..., None], filled.astype(np.float32) / 255, image)

@@ -1,0 +1,124 @@
+"""Masks: those that users give, and random ones for training and evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from glcic_hub.images import (
+    ORIENTATION_TAG,
+    OpenedPicture,
+    PictureLike,
+    check_range,
+    load_image,
+    turn_upright,
+)
+
+MASK_THRESHOLD = 0.2
+"""Pixels of a mask above this belong to the hole. The authors' value: it takes in the soft edge of an antialiased mask
+and leaves out the noise around the edge of one that was saved as JPEG."""
+
+
+def open_mask(mask: PictureLike, *, invert: bool = False) -> NDArray[np.bool_]:
+    """Opens a mask: white, 1 or True marks the pixels to complete.
+
+    Soft masks (antialiased, or saved as JPEG) count from 0.2 of full white on. Whole numbers are read as 0 to 255, or
+    as 0 and 1 if there is none above 1. Colours are read by their brightness, transparent pixels as black.
+
+    Args:
+        mask: A path, a PIL image, a NumPy array (H, W) or (H, W, 1), or a tensor (H, W) or (1, H, W).
+        invert: Read black, 0 or False as the pixels to complete.
+
+    Returns:
+        (H, W) boolean hole, turned as EXIF orientation says.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The mask is broken, or of another kind, shape or range.
+    """
+    if isinstance(mask, (str, Path)):
+        mask = load_image(mask)
+    if isinstance(mask, Image.Image):
+        mask = _mask_from_pil(mask)
+    elif isinstance(mask, torch.Tensor):
+        mask = mask.detach().cpu()
+        mask = (mask[0] if mask.ndim == 3 and mask.shape[0] == 1 else mask).numpy()
+    elif isinstance(mask, np.ndarray):
+        mask = mask[..., 0] if mask.ndim == 3 and mask.shape[2] == 1 else mask
+    else:
+        raise ValueError(f"mask must be a path, PIL image, NumPy array or tensor, not {type(mask).__name__}")
+    if mask.ndim != 2:
+        raise ValueError(f"mask must have one channel, (H, W); got shape {mask.shape}")
+    soft = _unit_mask(mask)
+    return np.asarray((1 - soft if invert else soft) > MASK_THRESHOLD)
+
+
+def transparent_pixels(picture: OpenedPicture) -> NDArray[np.bool_]:
+    """The hole that a picture's transparent pixels make, (H, W) boolean: those that are not fully opaque.
+
+    Raises:
+        ValueError: The picture has no transparency.
+    """
+    if picture.alpha is None:
+        raise ValueError("no mask was given, and the image has no transparent pixels to take it from")
+    return np.asarray(picture.alpha < 1)
+
+
+def random_rectangle(
+    random: np.random.Generator, height: int, width: int, hole_size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Draws one rectangular hole at a random place, as the paper's training does (sec. 3.4).
+
+    Args:
+        random: Source of randomness; the same state gives the same hole.
+        height: Height of the mask in pixels.
+        width: Width of the mask in pixels.
+        hole_size: Least and greatest side of the hole in pixels, both included; height and width are drawn
+            separately. [96, 128] in the paper.
+
+    Returns:
+        (height, width) mask of 0 and 1; 1 = pixel to complete.
+
+    Raises:
+        ValueError: The greatest hole does not fit.
+    """
+    least, greatest = hole_size
+    if not 1 <= least <= greatest <= min(height, width):
+        raise ValueError(f"a hole of [{least}, {greatest}] pixels does not fit a mask of {width}x{height}")
+    hole_height, hole_width = random.integers(least, greatest + 1, size=2)
+    top = random.integers(0, height - hole_height + 1)
+    left = random.integers(0, width - hole_width + 1)
+    mask = np.zeros((height, width), np.uint8)
+    mask[top : top + hole_height, left : left + hole_width] = 1
+    return mask
+
+
+def _mask_from_pil(image: Image.Image) -> NDArray[Any]:
+    """The (H, W) brightness of a mask image, turned upright."""
+    orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    if image.mode not in ("1", "F", "I") and not image.mode.startswith("I;16"):
+        image = image.convert("L")
+    return turn_upright(np.asarray(image), orientation)
+
+
+def _unit_mask(mask: NDArray[Any]) -> NDArray[np.float32]:
+    """A mask of any number type as (H, W) float32 in [0, 1]."""
+    if mask.dtype == np.bool_:
+        return mask.astype(np.float32)
+    if np.issubdtype(mask.dtype, np.floating):
+        check_range(mask, "float mask")
+        return mask.astype(np.float32)
+    if not np.issubdtype(mask.dtype, np.integer):
+        raise ValueError(f"mask must be bool, whole numbers or float, not {mask.dtype}")
+    least, greatest = (int(mask.min()), int(mask.max())) if mask.size else (0, 0)
+    scale = 1 if greatest <= 1 else 255 if greatest <= 255 else 65535
+    if least < 0 or greatest > scale:
+        raise ValueError(f"mask must be in [0, 255], and is in [{least}, {greatest}]")
+    return mask.astype(np.float32) / np.float32(scale)

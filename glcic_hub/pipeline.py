@@ -1,0 +1,165 @@
+"""GLCICPipeline: reads, completes, blends, restores."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from glcic_hub.blending import blend_poisson
+from glcic_hub.completion import complete
+from glcic_hub.config import GLCICConfig
+from glcic_hub.hub import load_model, save_model
+from glcic_hub.images import Picture, PictureLike, open_picture
+from glcic_hub.masks import open_mask, transparent_pixels
+from glcic_hub.networks import CompletionNetwork, fold_batch_norm
+
+Blend = Literal["none", "poisson"]
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+class GLCICPipeline:
+    """Fills holes in photographs and leaves the rest alone (Iizuka et al. 2017).
+
+    >>> pipe = GLCICPipeline.from_pretrained()
+    >>> completed = pipe("photo.jpg", "mask.png")
+
+    Args:
+        config: Architecture and mean pixel of the network.
+        network: The trained completion network, batch normalisation not folded. It is kept as it is, for
+            `save_pretrained`; a folded copy does the work.
+        device: Where to compute, such as `"cuda"` or `"cpu"`; None takes a GPU if there is one.
+        dtype: Precision of the computation: `torch.float32`, `torch.bfloat16` or `torch.float16`.
+
+    Raises:
+        ValueError: The device cannot be used, or the dtype is another one.
+    """
+
+    def __init__(
+        self,
+        config: GLCICConfig,
+        network: CompletionNetwork,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+            raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype}")
+        self.config = config
+        self.network = network
+        folded = fold_batch_norm(network).requires_grad_(False)
+        try:
+            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self._folded = folded.to(self.device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except (RuntimeError, AssertionError) as error:  # torch raises either for a device it lacks
+            raise ValueError(f"cannot use the device {str(device)!r}: {str(error).splitlines()[0]}") from None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> GLCICPipeline:
+        """Opens a trained model.
+
+        Args:
+            model: A folder that `save_pretrained` or the training wrote; None takes the weights that come with the
+                package, without network access.
+            device: As for the class.
+            dtype: As for the class.
+
+        Raises:
+            FileNotFoundError: No such folder, or it holds no model.
+            ValueError: The model's files are broken or do not fit each other, or as for the class.
+        """
+        config, network = load_model(PRETRAINED if model is None else Path(model))
+        return cls(config, network, device=device, dtype=dtype)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes `config.json` and `model.safetensors` (float32) into a folder, which is made if it does not exist.
+
+        Raises:
+            OSError: The folder cannot be made or written.
+        """
+        save_model(Path(folder), self.config, self.network)
+
+    def __call__(
+        self,
+        image: PictureLike | Sequence[PictureLike],
+        mask: PictureLike | Sequence[PictureLike] | None = None,
+        *,
+        blend: Blend = "none",
+        invert_mask: bool = False,
+    ) -> Any:
+        """Completes one picture, or a list of them.
+
+        Args:
+            image: A path, a PIL image, a uint8 or float NumPy array (H, W, 3), or a float tensor (3, H, W); floats in
+                [0, 1]; RGB. Any size from 4×4 pixels on. Or a list of these.
+            mask: White, 1 or True = pixel to complete. The same kinds with one channel; the size is the image's as it
+                is displayed, that is, turned as its EXIF orientation says. Any number of holes of any shape. Soft
+                masks count from 0.2 on. None takes the pixels that are not fully
+                opaque, which come back opaque. For a list
+                of images, one mask for all or a list of as many.
+            blend: `"none"`: the network's fill as it is. `"poisson"`: blended into the surroundings (sec. 3.5).
+            invert_mask: Black, 0 or False = pixel to complete.
+
+        Returns:
+            A picture of the image's kind (a PIL image for a path), size, mode, alpha, EXIF orientation and ICC
+            profile, equal to the image bit for bit outside the hole; a list for a list. The arguments are not changed.
+            With an empty mask the picture comes back unchanged, with a `UserWarning`.
+
+        Raises:
+            FileNotFoundError: A file does not exist.
+            ValueError: An image or mask cannot be read or is of a wrong kind, shape or range; the sizes differ; the
+                mask covers everything; the lists are not of the same length; `blend` is unknown.
+        """
+        if blend not in ("none", "poisson"):
+            raise ValueError(f'blend must be "none" or "poisson", not {blend!r}')
+        if not isinstance(image, (list, tuple)):
+            return self._complete_one(image, mask, blend, invert_mask)
+        masks = list(mask) if isinstance(mask, (list, tuple)) else [mask] * len(image)
+        if len(masks) != len(image):
+            raise ValueError(
+                f"{len(image)} images and {len(masks)} masks; give one mask for each image, or one for all"
+            )
+        return [self._complete_one(*pair, blend, invert_mask) for pair in zip(image, masks, strict=True)]
+
+    def _complete_one(self, image: Any, mask: Any, blend: Blend, invert_mask: bool) -> Picture:
+        picture = open_picture(image)
+        hole = transparent_pixels(picture) if mask is None else open_mask(mask, invert=invert_mask)
+        height, width = picture.rgb.shape[:2]
+        if hole.shape != (height, width):
+            raise ValueError(
+                f"the image is {width}x{height} pixels as displayed and the mask {hole.shape[1]}x{hole.shape[0]}; "
+                "they must be equal"
+            )
+        if hole.all():
+            raise ValueError(
+                "the mask covers the whole image, so there is nothing to complete it from; "
+                "if black marks the hole, invert the mask (invert_mask=True, --invert-mask)"
+            )
+        if not hole.any():
+            warnings.warn(
+                "the mask is empty, so the image is returned unchanged; "
+                "if black marks the hole, invert the mask (invert_mask=True, --invert-mask)",
+                stacklevel=3,
+            )
+            return picture.put(picture.rgb, hole, False)
+        completed = self._complete_rgb(picture.rgb, hole)
+        if blend == "poisson":
+            completed = blend_poisson(picture.rgb, completed, hole)
+        return picture.put(completed, hole, mask is None)
+
+    def _complete_rgb(self, rgb: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
+        image = torch.from_numpy(rgb).permute(2, 0, 1)[None]
+        mask = torch.from_numpy(hole)[None, None].float()
+        return complete(self._folded, image, mask)[0].permute(1, 2, 0).numpy()

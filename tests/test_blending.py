@@ -1,0 +1,98 @@
+"""Poisson blending against a dense solver, and where other implementations break."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from glcic_hub.blending import blend_poisson, fast_marching
+from tests.conftest import make_photo
+
+HEIGHT, WIDTH = 24, 31
+
+
+def holes() -> dict[str, NDArray[np.bool_]]:
+    found = {name: np.zeros((HEIGHT, WIDTH), bool) for name in ("inside", "corner", "border", "line", "pixel")}
+    found["inside"][6:15, 8:20] = True
+    found["corner"][-9:, -7:] = True
+    found["border"][:, :10] = True
+    found["line"][4:20, 12] = True
+    found["pixel"][3, 5] = True
+    found["across"] = np.zeros((HEIGHT, WIDTH), bool)
+    found["across"][:, 9:18] = True
+    found["several"] = (
+        found["corner"] | found["line"] | found["pixel"] | (np.add.outer(range(HEIGHT), range(WIDTH)) == 9)
+    )
+    found["ring"] = found["inside"].copy()
+    found["ring"][9:12, 11:16] = False
+    found["one known pixel"] = np.ones((HEIGHT, WIDTH), bool)
+    found["one known pixel"][7, 2] = False
+    return found
+
+
+HOLES = holes()
+
+
+def picture(seed: int) -> NDArray[np.float32]:
+    return make_photo(HEIGHT, WIDTH, seed).astype(np.float32) / np.float32(255)
+
+
+def dense_reference(
+    target: NDArray[np.float32], fill: NDArray[np.float32], hole: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Least squares over all pairs of neighbours, in the words of Pérez et al. 2003, eq. 7."""
+    index = {tuple(pixel): number for number, pixel in enumerate(np.argwhere(hole))}
+    rows, right = [], []
+    for (y, x), number in index.items():
+        row, value = np.zeros(len(index)), np.zeros(3)
+        for neighbour in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
+            if not (0 <= neighbour[0] < HEIGHT and 0 <= neighbour[1] < WIDTH):
+                continue
+            row[number] += 1
+            if neighbour in index:
+                row[index[neighbour]] -= 1
+                value += fill[y, x].astype(float) - fill[neighbour]
+            else:
+                value += target[neighbour] + (target[y, x].astype(float) - target[neighbour])
+        rows.append(row)
+        right.append(value)
+    result = target.astype(np.float64)
+    result[hole] = np.linalg.solve(np.array(rows), np.array(right)).clip(0, 1)
+    return result
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_equals_a_dense_solution(name: str) -> None:
+    hole, image, fill = HOLES[name], picture(0), picture(1)
+    expected = dense_reference(fast_marching(image, hole), fill, hole)
+    result = blend_poisson(image, fill, hole)
+    assert np.abs(result - expected).max() < 1 / 255 / 4
+    assert np.array_equal(result[~hole], image[~hole])
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_what_is_under_the_hole_has_no_influence(name: str) -> None:
+    hole, image, fill = HOLES[name], picture(0), picture(1)
+    other = np.where(hole[..., None], picture(2), image)
+    noise_outside = np.where(hole[..., None], fill, picture(3))
+    expected = blend_poisson(image, fill, hole)
+    assert np.array_equal(blend_poisson(other, fill, hole)[hole], expected[hole])
+    assert np.array_equal(blend_poisson(image, noise_outside, hole)[hole], expected[hole])
+
+
+def test_a_shift_of_colour_is_taken_out() -> None:
+    """The reason for blending (fig. 7): the right texture in a wrong tint loses the tint."""
+    y, x = np.mgrid[:60, :60].astype(np.float32)
+    image = np.repeat((0.4 + 0.1 * np.sin(x / 5) * np.cos(y / 7))[..., None], 3, axis=2)
+    hole = np.zeros((60, 60), bool)
+    hole[20:45, 15:40] = True
+    shifted = image + np.array([0.2, -0.1, 0.05], np.float32)
+    assert np.abs(blend_poisson(image, shifted, hole) - image)[hole].max() < 0.03
+
+
+def test_arguments_are_not_touched() -> None:
+    image, fill, hole = picture(0), picture(1), HOLES["inside"].copy()
+    blend_poisson(image, fill, hole)
+    assert np.array_equal(image, picture(0)) and np.array_equal(fill, picture(1))
+    assert np.array_equal(hole, HOLES["inside"])

@@ -1,0 +1,243 @@
+"""What comes back has the input's kind, mode, alpha, profile and orientation, and its pixels outside the hole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
+
+from glcic_hub import GLCICPipeline
+from glcic_hub.images import open_picture, save_picture
+from glcic_hub.pipeline import Blend
+from tests.conftest import make_hole, make_photo
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+HEIGHT, WIDTH = 46, 61
+
+
+def with_alpha() -> Image.Image:
+    image = Image.fromarray(make_photo(HEIGHT, WIDTH)).convert("RGBA")
+    image.putalpha(Image.fromarray(make_photo(HEIGHT, WIDTH, seed=1)[..., 0]))
+    return image
+
+
+def grey_16_bit() -> Image.Image:
+    values = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH)).astype(np.uint16)
+    return Image.fromarray(values)
+
+
+def transparent_palette() -> Image.Image:
+    image = Image.fromarray(make_photo(HEIGHT, WIDTH)).quantize(40)
+    image.info["transparency"] = bytes([0, 128, 255])
+    return image
+
+
+RGB = Image.fromarray(make_photo(HEIGHT, WIDTH))
+FILES = {
+    "rgb": (RGB, ".png"),
+    "alpha": (with_alpha(), ".png"),
+    "grey with alpha": (with_alpha().convert("LA"), ".png"),
+    "palette": (RGB.quantize(40), ".png"),
+    "palette with transparency": (transparent_palette(), ".png"),
+    "grey": (RGB.convert("L"), ".png"),
+    "black and white": (RGB.convert("1"), ".png"),
+    "16-bit grey": (grey_16_bit(), ".png"),
+    "16-bit grey TIFF": (grey_16_bit(), ".tif"),
+    "float TIFF": (Image.fromarray(np.random.default_rng(0).random((HEIGHT, WIDTH), np.float32)), ".tif"),
+    "CMYK JPEG": (RGB.convert("CMYK"), ".jpg"),
+    "CMYK TIFF": (RGB.convert("CMYK"), ".tif"),
+    "JPEG": (RGB, ".jpg"),
+    "lossy WebP": (RGB, ".webp"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("blend", ["none", "poisson"])
+def test_outside_the_hole_nothing_changes(pipe: GLCICPipeline, tmp_path: Path, name: str, blend: Blend) -> None:
+    image, suffix = FILES[name]
+    path = tmp_path / f"photo{suffix}"
+    image.save(path, icc_profile=PROFILE)
+    mask = make_hole(HEIGHT, WIDTH)
+
+    result = pipe(path, mask, blend=blend)
+    # The file that is written holds what the pipeline returned, whatever the input's file was.
+    target = tmp_path / ("result.tif" if image.mode in ("CMYK", "F") else "result.png")
+    save_picture(result, target)
+    with Image.open(path) as before, Image.open(target) as after:
+        assert (after.mode, after.size) == (before.mode, before.size)
+        assert after.info["icc_profile"] == PROFILE
+        assert after.has_transparency_data == before.has_transparency_data
+        old, new = np.array(before), np.array(after)
+        assert np.array_equal(old[mask == 0], new[mask == 0])
+        assert not np.array_equal(old[mask > 0], new[mask > 0])
+        if before.mode == "P":
+            assert after.getpalette() == before.getpalette()
+        if before.mode in ("LA", "RGBA"):
+            assert np.array_equal(old[..., -1], new[..., -1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_exif_orientation(pipe: GLCICPipeline, tmp_path: Path, orientation: int, suffix: str) -> None:
+    """The mask lies on the picture as it is displayed; the result is stored as the input was."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"photo{suffix}"
+    RGB.save(path, exif=exif)
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    mask = make_hole(upright.height, upright.width)
+
+    result = pipe(path, mask)
+    save_picture(result, tmp_path / "result.png")
+    with Image.open(tmp_path / "result.png") as saved:
+        assert saved.size == RGB.size
+        assert saved.getexif()[0x0112] == orientation
+        displayed = ImageOps.exif_transpose(saved)
+    assert np.array_equal(np.asarray(displayed), pipe(np.array(upright), mask))
+
+
+def test_rotated_mask_file_is_turned_too(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    mask = make_hole(WIDTH, HEIGHT)
+    Image.fromarray(mask).save(tmp_path / "mask.png", exif=exif)
+    upright = np.rot90(mask, 3)
+    assert np.array_equal(pipe(RGB, tmp_path / "mask.png"), pipe(RGB, upright))
+
+
+def test_transparent_pixels_are_the_hole_and_come_back_opaque(pipe: GLCICPipeline) -> None:
+    mask = make_hole(HEIGHT, WIDTH)
+    image = RGB.convert("RGBA")
+    alpha = 255 - mask
+    alpha[20, 20], alpha[22, 22] = 250, 3
+    image.putalpha(Image.fromarray(alpha))
+    result = np.array(pipe(image))
+    expected = pipe(np.array(RGB), alpha < 255)
+    assert np.array_equal(result[..., :3], expected)
+    assert (result[..., 3] == 255).all()
+
+
+def test_one_transparent_colour(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    """tRNS without alpha channel: the fill could have that colour by chance, so alpha becomes a channel."""
+    pixels = np.array(RGB)
+    mask = make_hole(HEIGHT, WIDTH) > 0
+    pixels[mask] = (255, 0, 255)
+    Image.fromarray(pixels).save(tmp_path / "photo.png", transparency=(255, 0, 255))
+    result = pipe(tmp_path / "photo.png")
+    assert result.mode == "RGBA"
+    assert (np.array(result)[..., 3] == 255).all()
+    assert np.array_equal(np.array(result)[~mask][:, :3], pixels[~mask])
+
+
+def test_palette_fill_is_made_of_opaque_colours(pipe: GLCICPipeline) -> None:
+    mask = make_hole(HEIGHT, WIDTH)
+    result = pipe(transparent_palette(), mask)
+    assert (np.array(result.convert("RGBA"))[mask > 0][:, 3] == 255).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_float_arrays(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8], dtype: type) -> None:
+    image: NDArray[Any] = (photo / 255).astype(dtype)
+    before = image.copy()
+    result = pipe(image, mask > 0)
+    assert result.dtype == dtype
+    assert np.array_equal(result[mask == 0], image[mask == 0])
+    assert np.array_equal(image, before)
+    np.testing.assert_allclose(result[mask > 0], pipe(photo, mask)[mask > 0] / 255, atol=3e-3)
+
+
+def test_arrays_are_not_touched(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    image, image_before, mask_before = photo, photo.copy(), mask.copy()
+    result = pipe(image, mask)
+    assert result.dtype == np.uint8 and not np.shares_memory(result, image)
+    assert np.array_equal(image, image_before) and np.array_equal(mask, mask_before)
+
+
+def test_strided_and_read_only_arrays(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    flipped = photo[:, ::-1]
+    flipped.flags.writeable = False
+    assert np.array_equal(pipe(flipped, mask), pipe(flipped.copy(), mask))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_tensors(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8], dtype: torch.dtype) -> None:
+    image = torch.from_numpy(photo).permute(2, 0, 1).to(dtype) / 255
+    image.requires_grad_()
+    hole = torch.from_numpy(mask > 0)
+    result = pipe(image, hole[None])
+    assert result.dtype == dtype and result.shape == image.shape and not result.requires_grad
+    assert torch.equal(result[:, ~hole], image[:, ~hole])
+    assert not torch.equal(result[:, hole], image[:, hole])
+
+
+def test_paths_pictures_and_arrays_agree(
+    pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8], photo_file: Path, mask_file: Path
+) -> None:
+    expected = pipe(photo, mask)
+    assert np.array_equal(pipe(photo_file, mask_file), expected)
+    assert np.array_equal(pipe(str(photo_file), str(mask_file)), expected)
+    assert np.array_equal(pipe(Image.fromarray(photo), Image.fromarray(mask)), expected)
+
+
+def test_colours_are_not_swapped(photo_file: Path, photo: NDArray[np.uint8]) -> None:
+    np.testing.assert_allclose(open_picture(photo_file).rgb, photo / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "becomes"),
+    [("CMYK", ".png", "RGB"), ("1", ".webp", "RGB"), ("P", ".jpg", "RGB"), ("LA", ".webp", "RGBA")],
+)
+def test_a_mode_that_the_format_lacks(tmp_path: Path, mode: str, suffix: str, becomes: str) -> None:
+    save_picture((with_alpha() if mode == "LA" else RGB).convert(mode), tmp_path / f"result{suffix}")
+    with Image.open(tmp_path / f"result{suffix}") as saved:
+        assert saved.mode == becomes
+
+
+def test_a_cmyk_profile_does_not_stay_with_rgb(tmp_path: Path) -> None:
+    image = RGB.convert("CMYK")
+    image.info["icc_profile"] = PROFILE
+    save_picture(image, tmp_path / "result.png")
+    with Image.open(tmp_path / "result.png") as saved:
+        assert "icc_profile" not in saved.info
+
+
+@pytest.mark.parametrize(
+    ("image", "suffix", "message"),
+    [(with_alpha(), ".jpg", "transparency"), (grey_16_bit(), ".jpg", "I;16"), (RGB, ".xyz", "suffix must be one of")],
+)
+def test_what_would_be_lost_is_refused(tmp_path: Path, image: Image.Image, suffix: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        save_picture(image, tmp_path / f"result{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((8, 8), np.uint8), r"must be \(H, W, 3\), got \(8, 8\)"),
+        (np.zeros((8, 8, 4), np.uint8), r"got \(8, 8, 4\)"),
+        (np.zeros((8, 8, 3), np.int32), "uint8 or float, not int32"),
+        (np.full((8, 8, 3), np.nan), "NaN"),
+        (np.full((8, 8, 3), np.inf, np.float32), "infinity"),
+        (np.full((8, 8, 3), 255.0), r"must be in \[0, 1\], and is in \[255, 255\]"),
+        (np.full((8, 8, 3), -0.1), r"\[-0.1, -0.1\]"),
+        (np.zeros((3, 8, 3), np.uint8), "image is 8x3 pixels; the least is 4x4"),
+        (np.zeros((0, 8, 3)), "image is 8x0 pixels"),
+        (torch.zeros(8, 8, 3), r"float \(3, H, W\), got torch.float32 \(8, 8, 3\)"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), "torch.uint8"),
+        (torch.full((3, 8, 8), torch.nan), "NaN"),
+        (Image.new("LAB", (8, 8)), "mode LAB"),
+        (Image.fromarray(np.full((8, 8), 300, np.float32)), r"must be in \[0, 1\]"),
+        (3, "not int"),
+        (None, "not NoneType"),
+    ],
+)
+def test_wrong_pictures_are_refused(pipe: GLCICPipeline, image: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipe(image, np.eye(8, dtype=bool))  # type: ignore[arg-type]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageOps
+
+from glcic_hub.images import PictureLike
+from glcic_hub.masks import open_mask, random_rectangle
+from tests.conftest import make_hole
+
+HOLE = make_hole(20, 30) > 0
+
+
+def transparent_strokes() -> Image.Image:
+    image = Image.new("RGBA", (30, 20), (255, 255, 255, 0))
+    image.putalpha(Image.fromarray(HOLE))
+    return image
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        HOLE,
+        HOLE.astype(np.uint8),
+        HOLE.astype(np.uint8) * 255,
+        HOLE.astype(np.int64),
+        HOLE.astype(np.float32),
+        HOLE[..., None],
+        torch.from_numpy(HOLE),
+        torch.from_numpy(HOLE).float()[None],
+        Image.fromarray(HOLE),
+        Image.fromarray(HOLE.astype(np.uint8)),
+        Image.fromarray(HOLE).convert("RGB"),
+        Image.fromarray(HOLE).convert("L").quantize(2),
+        Image.fromarray(HOLE.astype(np.uint16) * 65535),
+        transparent_strokes(),
+    ],
+    ids=lambda mask: f"{type(mask).__name__} {getattr(mask, 'dtype', getattr(mask, 'mode', ''))}",
+)
+def test_every_kind_of_mask(mask: PictureLike) -> None:
+    assert np.array_equal(open_mask(mask), HOLE)
+
+
+def soft_disc() -> tuple[Image.Image, NDArray[np.bool_]]:
+    """An antialiased white disc, and the pixels that it really touches by more than the threshold."""
+    large = Image.new("L", (100 * 16, 80 * 16))
+    ImageDraw.Draw(large).ellipse((20 * 16, 15 * 16, 70 * 16, 60 * 16), fill=255)
+    soft = large.resize((100, 80), Image.Resampling.BOX)
+    return soft, np.asarray(soft) > 51
+
+
+def as_jpeg(image: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=75)
+    return Image.open(file)
+
+
+def test_soft_masks_leave_no_rim() -> None:
+    """Every pixel that the object covers by more than a fifth belongs to the hole, also inverted."""
+    soft, covered = soft_disc()
+    assert np.array_equal(open_mask(soft), covered)
+    assert np.array_equal(open_mask(ImageOps.invert(soft), invert=True), covered)
+
+
+def test_jpeg_masks_leave_no_rim_and_no_specks() -> None:
+    soft, covered = soft_disc()
+    hard = Image.fromarray(np.asarray(soft) > 127)
+    inside, far_away = (np.asarray(hard), np.asarray(soft) == 0)
+    for mask in (open_mask(as_jpeg(hard.convert("L"))), open_mask(as_jpeg(ImageOps.invert(hard)), invert=True)):
+        assert (mask[inside]).all()
+        assert mask[far_away].sum() <= 0.01 * covered.sum()  # ringing
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((8, 8, 3), np.uint8), r"one channel, \(H, W\); got shape \(8, 8, 3\)"),
+        (np.full((8, 8), 0.5) * 255, r"float mask must be in \[0, 1\]"),
+        (np.full((8, 8), np.nan), "NaN"),
+        (np.full((8, 8), -1), r"and is in \[-1, -1\]"),
+        (np.full((8, 8), 70_000), "70000"),
+        (np.full((8, 8), "x"), "not <U1"),
+        ({}, "not dict"),
+    ],
+)
+def test_wrong_masks_are_refused(mask: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_mask(mask)
+
+
+def test_missing_mask(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no file"):
+        open_mask(tmp_path / "mask.png")
+
+
+def test_random_rectangles_are_the_papers() -> None:
+    sides, corners = set(), set()
+    for seed in range(2000):
+        mask = random_rectangle(np.random.default_rng(seed), 40, 50, (5, 8))
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+        assert mask.sum() == height * width
+        sides.add((height, width))
+        corners.add((rows[0] == 0, rows[-1] == 39, columns[0] == 0, columns[-1] == 49))
+    assert sides == {(height, width) for height in range(5, 9) for width in range(5, 9)}  # drawn separately
+    assert np.array(list(corners)).any(axis=0).all()  # every border is reached
+
+
+def test_random_rectangles_follow_the_seed() -> None:
+    first, again, other = (random_rectangle(np.random.default_rng(seed), 40, 50, (5, 8)) for seed in (1, 1, 2))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_a_hole_that_does_not_fit() -> None:
+    with pytest.raises(ValueError, match="does not fit a mask of 30x20"):
+        random_rectangle(np.random.default_rng(0), 20, 30, (5, 21))

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from glcic_hub import GLCICConfig, GLCICPipeline
+from glcic_hub.hub import save_model
+from glcic_hub.pipeline import Blend
+from tests.conftest import MEAN_PIXEL, make_hole, make_network, make_photo
+
+
+@pytest.mark.parametrize("blend", ["none", "poisson"])
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (33, 50), (130, 63), (64, 64)])
+def test_any_size(pipe: GLCICPipeline, size: tuple[int, int], blend: Blend) -> None:
+    photo = make_photo(*size)
+    mask = np.zeros(size, bool)
+    mask[1 : size[0] // 2 + 1, 2 : size[1] // 2 + 1] = True
+    result = pipe(photo, mask, blend=blend)
+    assert result.shape == photo.shape
+    assert np.array_equal(result[~mask], photo[~mask])
+    assert not np.array_equal(result[mask], photo[mask])
+
+
+@pytest.mark.parametrize("blend", ["none", "poisson"])
+def test_what_is_under_the_hole_has_no_influence(pipe: GLCICPipeline, blend: Blend) -> None:
+    """Also at a width that is padded, with holes at the padded border."""
+    photo, mask = make_photo(46, 61), make_hole(46, 61) > 0
+    damaged = np.where(mask[..., None], make_photo(46, 61, seed=7), photo)
+    assert np.array_equal(pipe(photo, mask, blend=blend), pipe(damaged, mask, blend=blend))
+
+
+def test_padding_keeps_the_picture_in_place(pipe: GLCICPipeline) -> None:
+    """A size that needs no padding gives the same as the network alone."""
+    photo, mask = make_photo(48, 64), make_hole(48, 64) > 0
+    image = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255
+    hole = torch.from_numpy(mask)[None, None].float()
+    expected = torch.where(hole > 0, make_network()(image, hole), image)[0].permute(1, 2, 0).detach().numpy()
+    np.testing.assert_allclose(pipe((photo / 255).astype(np.float32), mask), expected, atol=1e-5)
+
+
+def test_lists(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8], photo_file: Path) -> None:
+    expected = pipe(photo, mask)
+    one_mask = pipe([photo, photo_file], mask)
+    assert isinstance(one_mask, list) and isinstance(one_mask[1], Image.Image)
+    assert all(np.array_equal(result, expected) for result in one_mask)
+    two_masks = pipe([photo, photo], [mask, 255 - mask])
+    assert np.array_equal(two_masks[0], expected)
+    assert np.array_equal(two_masks[1], pipe(photo, mask, invert_mask=True))
+    assert pipe([], []) == []
+    with pytest.raises(ValueError, match="2 images and 1 masks"):
+        pipe([photo, photo], [mask])
+
+
+def test_an_empty_mask_changes_nothing_and_warns(pipe: GLCICPipeline, photo: NDArray[np.uint8]) -> None:
+    with pytest.warns(UserWarning, match="mask is empty") as caught:
+        result = pipe(photo, np.zeros((46, 61)))
+    assert np.array_equal(result, photo) and not np.shares_memory(result, photo)
+    assert caught[0].filename == __file__  # the warning points at the caller
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((46, 61)), "covers the whole image.*invert"),
+        (np.eye(8), "image is 61x46 pixels as displayed and the mask 8x8"),
+        (None, "no mask was given, and the image has no transparent pixels"),
+    ],
+)
+def test_masks_that_do_not_fit(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipe(photo, mask)
+
+
+def test_unknown_blending(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="not 'feather'"):
+        pipe(photo, mask, blend="feather")  # type: ignore[arg-type]
+
+
+def test_lower_precision_stays_near(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    expected = pipe(photo, mask)
+    for dtype in (torch.bfloat16, torch.float16):
+        low = GLCICPipeline(pipe.config, pipe.network, device="cpu", dtype=dtype)
+        result = low(photo, mask)
+        assert np.array_equal(result[mask == 0], photo[mask == 0])
+        assert np.abs(result.astype(int) - expected).mean() < 2
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta:"])
+def test_a_device_that_is_not_there(pipe: GLCICPipeline, device: str) -> None:
+    with pytest.raises(ValueError, match="cannot use the device"):
+        GLCICPipeline(pipe.config, pipe.network, device=device)
+
+
+def test_a_dtype_that_is_none(pipe: GLCICPipeline) -> None:
+    with pytest.raises(ValueError, match="dtype must be"):
+        GLCICPipeline(pipe.config, pipe.network, dtype=torch.int8)
+
+
+def test_save_and_load(
+    pipe: GLCICPipeline, model_folder: Path, photo: NDArray[np.uint8], mask: NDArray[np.uint8]
+) -> None:
+    loaded = GLCICPipeline.from_pretrained(model_folder, device="cpu")
+    assert loaded.config == pipe.config
+    assert np.array_equal(loaded(photo, mask), pipe(photo, mask))
+    assert {path.name for path in model_folder.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_half_precision_on_disk(
+    tmp_path: Path, pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]
+) -> None:
+    save_model(tmp_path, pipe.config, pipe.network, dtype=torch.float16)
+    loaded = GLCICPipeline.from_pretrained(tmp_path, device="cpu")
+    assert np.abs(loaded(photo, mask).astype(int) - pipe(photo, mask)).max() <= 2
+
+
+def broken_models(folder: Path) -> dict[str, str]:
+    """Breaks copies of the model in `folder`; gives the folder of each and what the error says."""
+    weights = (folder / "model.safetensors").read_bytes()
+    tensors = load_file(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    expected = {}
+
+    def broken(name: str, message: str) -> Path:
+        expected[name] = message
+        copy = folder.parent / name
+        shutil.copytree(folder, copy)
+        return copy
+
+    (broken("truncated", "not a whole safetensors file") / "model.safetensors").write_bytes(weights[:-100])
+    (broken("empty", "not a whole safetensors file") / "model.safetensors").write_bytes(b"")
+    pickled = pickle.dumps({"model": [1, 2, 3]})
+    (broken("pickle", "not a whole safetensors file") / "model.safetensors").write_bytes(pickled)
+    wider = GLCICConfig(width=8, mean_pixel=MEAN_PIXEL).to_json()
+    (broken("of another width", "layers.0.conv.weight is .4, 4, 5, 5., the config says .8, 4, 5, 5.")
+     / "config.json").write_text(wider)  # fmt: skip
+    missing = {name: tensor for name, tensor in tensors.items() if name != "layers.3.conv.weight"}
+    save_file(missing, broken("with a tensor missing", "lacks layers.3.conv.weight") / "model.safetensors")
+    more = tensors | {"layers.17.conv.weight": torch.zeros(2)}
+    save_file(more, broken("with a tensor too many", "too many, layers.17.conv.weight") / "model.safetensors")
+    nan = tensors | {"layers.0.conv.weight": tensors["layers.0.conv.weight"] * torch.nan}
+    save_file(nan, broken("with NaN", "NaN or infinity in layers.0.conv.weight") / "model.safetensors")
+    (broken("without config", "config.json does not exist") / "config.json").unlink()
+    (broken("without weights", "model.safetensors does not exist") / "model.safetensors").unlink()
+    (broken("of a newer format", "format_version 9") / "config.json").write_text(
+        json.dumps(config | {"format_version": 9})
+    )
+    (broken("with a config in Latin-1", "config.json") / "config.json").write_bytes(b'{"a": "\xe9"}')
+    return expected
+
+
+def test_broken_models_are_refused(tmp_path: Path, pipe: GLCICPipeline) -> None:
+    pipe.save_pretrained(tmp_path / "model")
+    for name, message in broken_models(tmp_path / "model").items():
+        with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+            GLCICPipeline.from_pretrained(tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no model in"):
+        GLCICPipeline.from_pretrained(tmp_path / "nothing")
