@@ -1,0 +1,35 @@
+"""The losses of sec. 3.4."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def _hole_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of (B, C, H, W) values over each sample's hole and channels, then over the batch."""
+    channels = values.shape[1]
+    return ((values * mask).sum(dim=(1, 2, 3)) / (channels * mask.sum(dim=(1, 2, 3)))).mean()
+
+
+def completion_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """Eq. 2: the squared error inside the hole, averaged over its pixels and channels.
+
+    Args:
+        completed: (B, 3, H, W) what the completion network gave, in [0, 1].
+        image: (B, 3, H, W) the original.
+        mask: (B, 1, H, W), 1 = hole; every sample has one.
+
+    Returns:
+        A scalar, the mean over the batch. It does not change with the size of the holes.
+    """
+    return _hole_mean((completed - image).square(), mask)
+
+
+def tint_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
+    """The part of eq. 2 that is error of colour and not of brightness: each channel's error less the channels' mean.
+
+    Takes and gives what `completion_loss` does. Not in the paper: with few photographs the fill stays grey or beige
+    for long, since most of eq. 2 is brightness.
+    """
+    error = completed - image
+    return _hole_mean((error - error.mean(dim=1, keepdim=True)).square(), mask)
