@@ -1,0 +1,7 @@
+"""`python -m glcic_hub`, the same as `glcic`."""
+
+import sys
+
+from glcic_hub.cli import main
+
+sys.exit(main())

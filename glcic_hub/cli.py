@@ -1,0 +1,205 @@
+"""The command line: thin doors to functions that Python users call too."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from glcic_hub.version import __version__
+
+OK, FAILED, INTERRUPTED = 0, 1, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the `glcic` command.
+
+    Returns:
+        The exit code: 0 if all went well; 1 if something failed, with a line on standard error for each failure; 130
+        if it was interrupted. Wrong usage exits with 2.
+    """
+    options = _parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+        try:
+            code: int = options.run(options)
+            return code
+        except (ValueError, OSError) as error:
+            _say(f"error: {error}")
+            return FAILED
+        except KeyboardInterrupt:
+            _say("interrupted")
+            return INTERRUPTED
+
+
+def _say(line: str) -> None:
+    print(f"glcic: {line}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="glcic", description="Fill holes in photographs and leave the rest alone.")
+    parser.add_argument("--version", action="version", version=f"glcic-hub {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_complete(commands.add_parser("complete", help="complete a picture, or a folder of pictures"))
+    _add_train(commands.add_parser("train", help="train the networks on a folder of photographs"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure a model next to baselines"))
+    return parser
+
+
+def _add_complete(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=lambda options: _complete(parser, options))
+    parser.add_argument("image", type=Path, nargs="?", metavar="IMAGE", help="a picture, or a folder of pictures")
+    parser.add_argument(
+        "mask",
+        type=Path,
+        nargs="?",
+        metavar="MASK",
+        help="white = complete; for a folder of pictures, one mask for all or a folder of masks of the same names",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file, or an existing folder"
+    )
+    parser.add_argument("--mask-from-alpha", action="store_true", help="complete the transparent pixels; no MASK")
+    parser.add_argument("--invert-mask", action="store_true", help="black = complete")
+    parser.add_argument("--sample", metavar="NAME", help="coffee, chelsea, astronaut or rocket; no IMAGE, no MASK")
+    parser.add_argument("--blend", choices=["none", "poisson"], default="none", help="post-processing (default: none)")
+    parser.add_argument(
+        "--comparison", type=Path, metavar="FILE", help="also write hole, result and original in a row"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what OUT holds already")
+    _add_model(parser)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="a trained model (default: that of the package)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: a GPU if there is one)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="precision")
+
+
+def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    given = [name for name in ("image", "mask") if getattr(options, name) is not None]
+    expected = [] if options.sample else ["image"] if options.mask_from_alpha else ["image", "mask"]
+    if given != expected or (options.sample and options.mask_from_alpha):
+        parser.error("give IMAGE and MASK, or IMAGE and --mask-from-alpha, or --sample NAME")
+    if options.image is not None and options.image.is_dir():
+        return _complete_folder(parser, options)
+    return _complete_picture(options)
+
+
+def _complete_picture(options: argparse.Namespace) -> int:
+    from glcic_hub.comparison import side_by_side
+    from glcic_hub.images import check_output, save_picture
+    from glcic_hub.samples import load_sample
+
+    outputs = [path for path in (options.output, options.comparison) if path is not None]
+    for path in outputs:
+        check_output(path, overwrite=options.overwrite)
+    image, mask = load_sample(options.sample) if options.sample else (options.image, options.mask)
+    completed = _pipeline(options)(image, mask, blend=options.blend, invert_mask=options.invert_mask)
+    save_picture(completed, options.output, overwrite=options.overwrite)
+    if options.comparison is not None:
+        row = side_by_side(image, mask, completed, invert_mask=options.invert_mask)
+        save_picture(row, options.comparison, overwrite=options.overwrite)
+    for path in outputs:
+        print(f"wrote {path}")
+    if options.output.suffix.lower() in (".jpg", ".jpeg"):
+        _say("note: JPEG changes pixels outside the hole, too; write a .png to keep them")
+    return OK
+
+
+def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from glcic_hub.folders import complete_folder
+
+    if options.comparison is not None:
+        parser.error("--comparison is for a single picture")
+    failures = complete_folder(
+        _pipeline(options),
+        options.image,
+        options.mask,
+        options.output,
+        blend=options.blend,
+        invert_mask=options.invert_mask,
+        overwrite=options.overwrite,
+    )
+    for failure in failures:
+        _say(f"error: {failure.path}: {failure.reason}")
+    if failures:
+        _say(f"{len(failures)} pictures failed")
+    return FAILED if failures else OK
+
+
+def _pipeline(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late, for a quick --help
+    import torch
+
+    from glcic_hub.pipeline import GLCICPipeline
+
+    return GLCICPipeline.from_pretrained(options.model, device=options.device, dtype=getattr(torch, options.dtype))
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_train)
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="photographs, with subfolders")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="FOLDER", help="the run: checkpoints, log, model"
+    )
+    parser.add_argument("--recipe", default="compact", metavar="NAME|FILE", help="places2, compact, or a YAML file")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    parser.add_argument(
+        "--mixed-precision", choices=["no", "bf16", "fp16"], default="no", help="bf16 is faster where there is support"
+    )
+    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that read photographs")
+    parser.add_argument("--save-every", type=int, default=250, metavar="STEPS", help="steps between checkpoints")
+    overrides = parser.add_argument_group("instead of what the recipe says")
+    overrides.add_argument("--completion-steps", type=int, metavar="N", help="steps of phase 1")
+    overrides.add_argument("--batch-size", type=int, metavar="N", help="pictures in one step, over all processes")
+    overrides.add_argument("--learning-rate", type=float, metavar="RATE", help="greatest rate")
+    overrides.add_argument("--seed", type=int, metavar="N", help="decides weights, order, patches and holes")
+
+
+def _train(options: argparse.Namespace) -> int:
+    try:
+        from glcic_hub.training import Recipe, train
+    except ModuleNotFoundError as error:
+        raise ValueError(f'training needs {error.name}: pip install "glcic-hub[train]"') from None
+
+    names = ("completion_steps", "batch_size", "learning_rate", "seed")
+    overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    model = train(
+        Recipe.load(options.recipe, **overrides),
+        options.data,
+        options.output,
+        mixed_precision=options.mixed_precision,
+        workers=options.workers,
+        save_every=options.save_every,
+        resume=options.resume,
+    )
+    print(f"wrote {model}")
+    return OK
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_evaluate)
+    parser.add_argument("photographs", type=Path, metavar="FOLDER", help="photographs the model was not trained on")
+    parser.add_argument("--size", type=int, default=256, metavar="N", help="side of the centre crops (default: 256)")
+    parser.add_argument(
+        "--hole-size", type=int, nargs=2, default=(96, 128), metavar=("MIN", "MAX"), help="default: 96 128"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the holes (default: 0)")
+    _add_model(parser)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from glcic_hub.evaluation import as_table, evaluate
+
+    results = evaluate(
+        options.photographs,
+        _pipeline(options),
+        size=options.size,
+        hole_size=tuple(options.hole_size),
+        seed=options.seed,
+    )
+    print(as_table(results))
+    return OK

@@ -1,0 +1,268 @@
+"""The command line as users meet it: what it writes, what it says, and its exit codes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from glcic_hub import GLCICPipeline
+from glcic_hub.cli import main
+from tests.conftest import make_hole, make_photo
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `glcic complete` with the small model; gives exit code, standard output and standard error."""
+
+    def complete(*arguments: str | Path) -> tuple[int, str, str]:
+        code = main(["complete", *map(str, arguments), "--model", str(model_folder), "--device", "cpu"])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return complete
+
+
+def pixels(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def test_one_picture(run: Run, pipe: GLCICPipeline, tmp_path: Path, photo_file: Path, mask_file: Path) -> None:
+    out = tmp_path / "out.png"
+    assert run(photo_file, mask_file, "-o", out) == (0, f"wrote {out}\n", "")
+    assert np.array_equal(pixels(out), pipe(pixels(photo_file), pixels(mask_file)))
+
+
+def test_blending_and_inverted_mask(run: Run, pipe: GLCICPipeline, photo_file: Path, mask_file: Path) -> None:
+    mask = pixels(mask_file)
+    inverted = mask_file.with_name("inverted.png")
+    Image.fromarray(255 - mask).save(inverted)
+    out = photo_file.with_name("out.png")
+    code, _, _ = run(photo_file, inverted, "-o", out, "--invert-mask", "--blend", "poisson")
+    assert code == 0
+    assert np.array_equal(pixels(out), pipe(pixels(photo_file), mask, blend="poisson"))
+
+
+def test_mask_from_alpha(run: Run, tmp_path: Path) -> None:
+    image = Image.fromarray(make_photo(46, 61)).convert("RGBA")
+    image.putalpha(Image.fromarray(255 - make_hole(46, 61)))
+    image.save(tmp_path / "photo.png")
+    code, _, _ = run(tmp_path / "photo.png", "--mask-from-alpha", "-o", tmp_path / "out.png")
+    assert code == 0
+    assert (pixels(tmp_path / "out.png")[..., 3] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["coffee", "chelsea", "astronaut", "rocket"])
+def test_samples(run: Run, tmp_path: Path, name: str) -> None:
+    code, out, _ = run("--sample", name, "-o", tmp_path / "out.png", "--comparison", tmp_path / "row.png")
+    assert (code, out) == (0, f"wrote {tmp_path / 'out.png'}\nwrote {tmp_path / 'row.png'}\n")
+    completed, row = pixels(tmp_path / "out.png"), pixels(tmp_path / "row.png")
+    height, width = completed.shape[:2]
+    assert row.shape == (height, 3 * width + 16, 3)
+    hole, middle, original = row[:, :width], row[:, width + 8 : 2 * width + 8], row[:, 2 * width + 16 :]
+    changed = (completed != original).any(axis=2)
+    assert np.array_equal(middle, completed)
+    assert 0.01 < changed.mean() < 0.15
+    assert (hole[changed] == 255).all()
+    assert (hole == original)[~changed].mean() > 0.99  # but for hole pixels whose fill is the original by chance
+
+
+def test_jpeg_output_says_that_it_is_lossy(run: Run, tmp_path: Path, photo_file: Path, mask_file: Path) -> None:
+    code, _, err = run(photo_file, mask_file, "-o", tmp_path / "out.jpg")
+    assert code == 0 and err.count("\n") == 1 and "JPEG changes pixels outside the hole" in err
+
+
+def test_an_empty_mask_is_a_warning(run: Run, tmp_path: Path, photo_file: Path) -> None:
+    Image.new("L", (61, 46)).save(tmp_path / "empty.png")
+    code, _, err = run(photo_file, tmp_path / "empty.png", "-o", tmp_path / "out.png")
+    assert code == 0
+    assert err.startswith("glcic: warning: the mask is empty") and err.count("\n") == 1
+    assert np.array_equal(pixels(tmp_path / "out.png"), pixels(photo_file))
+
+
+def bad_inputs(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
+    """Arguments that cannot be completed, and what the error must say."""
+    photo, mask = folder / "photo.png", folder / "mask.png"
+    image = Image.fromarray(make_photo(46, 61))
+    image.save(photo)
+    Image.fromarray(make_hole(46, 61)).save(mask)
+    out = folder / "out.png"
+    (folder / "text.png").write_text("not a picture")
+    image.save(folder / "whole.jpg")
+    (folder / "truncated.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:-300])
+    (folder / "truncated.png").write_bytes(photo.read_bytes()[:-900])
+    (folder / "empty.png").write_bytes(b"")
+    Image.new("L", (30, 20)).save(folder / "small mask.png")
+    Image.new("L", (61, 46), 255).save(folder / "full mask.png")
+    Image.new("RGB", (3, 9)).save(folder / "tiny.png")
+    Image.new("L", (3, 9)).save(folder / "tiny mask.png")
+    Image.new("1", (14_000, 14_000)).save(folder / "bomb.png")
+    cv2.imwrite(str(folder / "deep.png"), np.full((46, 61, 3), 30_000, np.uint16))
+    image.save(folder / "animated.gif", save_all=True, append_images=[Image.new("RGB", (61, 46))])
+    Image.fromarray(np.full((46, 61), np.nan, np.float32)).save(folder / "nan.tif")
+    image.save(folder / "existing.png")
+    return {
+        "missing image": ([folder / "no.png", mask, "-o", out], "no file"),
+        "missing mask": ([photo, folder / "no.png", "-o", out], "no file"),
+        "text as image": ([folder / "text.png", mask, "-o", out], "not a picture"),
+        "text as mask": ([photo, folder / "text.png", "-o", out], "not a picture"),
+        "empty file": ([folder / "empty.png", mask, "-o", out], "not a picture"),
+        "truncated JPEG": ([folder / "truncated.jpg", mask, "-o", out], "cannot read"),
+        "truncated PNG": ([folder / "truncated.png", mask, "-o", out], "cannot read"),
+        "other size": ([photo, folder / "small mask.png", "-o", out], "61x46 pixels as displayed and the mask 30x20"),
+        "full mask": ([photo, folder / "full mask.png", "-o", out], "covers the whole image"),
+        "tiny image": ([folder / "tiny.png", folder / "tiny mask.png", "-o", out], "3x9 pixels; the least is 4x4"),
+        "bomb": ([folder / "bomb.png", mask, "-o", out], "bomb.png is too large"),
+        "16-bit colour": ([folder / "deep.png", mask, "-o", out], "16 bits a channel"),
+        "animation": ([folder / "animated.gif", mask, "-o", out], "2 frames"),
+        "NaN": ([folder / "nan.tif", mask, "-o", out], "NaN"),
+        "no alpha": ([photo, "--mask-from-alpha", "-o", out], "no transparent pixels"),
+        "no folder": ([photo, mask, "-o", folder / "no" / "out.png"], "does not exist"),
+        "unwritable folder": ([photo, mask, "-o", "/proc/out.png"], "cannot write /proc/out.png"),
+        "folder as output": ([photo, mask, "-o", folder], "suffix must be one of"),
+        "unknown format": ([photo, mask, "-o", folder / "out.xyz"], "suffix must be one of"),
+        "existing output": ([photo, mask, "-o", folder / "existing.png"], "exists and is kept"),
+        "existing row": ([photo, mask, "-o", out, "--comparison", folder / "existing.png"], "exists and is kept"),
+        "unknown sample": (["--sample", "cat", "-o", out], "coffee, chelsea, astronaut, rocket"),
+        "folder as mask": ([photo, folder, "-o", out], "is a folder"),
+        "no output folder": ([folder, mask, "-o", folder / "no"], "make it first"),
+    }  # fmt: skip
+
+
+def test_bad_input_gives_one_line_and_writes_nothing(run: Run, tmp_path: Path) -> None:
+    def snapshot() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    cases = bad_inputs(tmp_path)
+    before = snapshot()
+    for name, (arguments, message) in cases.items():
+        code, out, err = run(*arguments)
+        errors = [line for line in err.splitlines() if "warning" not in line]
+        assert (code, out, len(errors)) == (1, "", 1), (name, err)
+        assert errors[0].startswith("glcic: error: ") and message in errors[0], (name, err)
+        assert snapshot() == before, name
+
+
+def test_overwrite(run: Run, photo_file: Path, mask_file: Path) -> None:
+    """Also the input itself, which is replaced only once the result is whole."""
+    before = pixels(photo_file)
+    code, _, _ = run(photo_file, mask_file, "-o", photo_file, "--overwrite")
+    assert code == 0
+    assert np.array_equal(pixels(photo_file)[pixels(mask_file) == 0], before[pixels(mask_file) == 0])
+
+
+def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
+    """Masks by name, subfolders, one that fails and the rest that goes on, exit code 1."""
+    images, masks, out = (tmp_path / name for name in ("images", "masks", "out"))
+    for folder in (images / "deep", masks / "deep", out):
+        folder.mkdir(parents=True)
+    for index, name in enumerate(["a.png", "b.webp", "deep/c.jpg", "d.png", "e.bmp"]):
+        Image.fromarray(make_photo(46, 61, seed=index)).save(images / name, quality=100, lossless=True)
+        Image.fromarray(make_hole(46, 61)).save((masks / name).with_suffix(".png"))
+    (images / "b.webp").rename(images / "b.webp.txt")  # no picture: passed over
+    (masks / "d.png").unlink()
+    (images / "e.bmp").write_text("broken")
+    code, _, err = run(images, masks, "-o", out)
+    assert code == 1
+    lines = [line for line in err.splitlines() if line.startswith("glcic")]
+    assert len(lines) == 3
+    assert "d.png" in lines[0] and "no mask called d" in lines[0]
+    assert "e.bmp" in lines[1] and "not a picture" in lines[1]
+    assert lines[2] == "glcic: 2 pictures failed"
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == ["a.png", "deep/c.png"]
+    expected = pipe(images / "deep" / "c.jpg", masks / "deep" / "c.png")
+    assert np.array_equal(pixels(out / "deep" / "c.png"), np.asarray(expected))
+
+    kept = (out / "a.png").read_bytes()
+    code, _, err = run(images, masks, "-o", out)
+    assert code == 1 and err.count("exists and is kept") == 2 and (out / "a.png").read_bytes() == kept
+
+
+def test_folder_with_one_mask_for_all(run: Run, tmp_path: Path, mask_file: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "out").mkdir()
+    for index in range(2):
+        Image.fromarray(make_photo(46, 61, seed=index)).save(tmp_path / "images" / f"{index}.png")
+    code, _, err = run(tmp_path / "images", mask_file, "-o", tmp_path / "out")
+    assert code == 0 and "glcic:" not in err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
+
+    Image.new("L", (61, 46)).save(mask_file)
+    code, _, err = run(tmp_path / "images", mask_file, "-o", tmp_path / "out", "--overwrite")
+    assert code == 0 and err.count("warning") == 2
+    assert f"glcic: warning: {tmp_path / 'images' / '1.png'}: the mask is empty" in err
+
+
+def test_pictures_that_would_become_one_file(run: Run, tmp_path: Path, mask_file: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "out").mkdir()
+    for suffix in ("png", "jpg"):
+        Image.fromarray(make_photo(46, 61)).save(tmp_path / "images" / f"a.{suffix}")
+    code, _, err = run(tmp_path / "images", mask_file, "-o", tmp_path / "out", "--overwrite")
+    assert code == 1 and err.count("several pictures would become") == 2
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["complete"],
+        ["complete", "a.png", "-o", "b.png"],
+        ["complete", "a.png", "m.png"],
+        ["complete", "a.png", "m.png", "--mask-from-alpha", "-o", "b.png"],
+        ["complete", "a.png", "--sample", "coffee", "-o", "b.png"],
+        ["complete", "--sample", "coffee", "--mask-from-alpha", "-o", "b.png"],
+        ["complete", "a.png", "m.png", "-o", "b.png", "--blend", "feather"],
+    ],
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: glcic" in capsys.readouterr().err
+
+
+def test_wrong_device_and_model(tmp_path: Path, capsys: pytest.CaptureFixture[str], model_folder: Path) -> None:
+    shutil.copytree(model_folder, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"junk")
+    base = ["complete", "--sample", "coffee", "-o", str(tmp_path / "out.png")]
+    for options, message in (
+        (["--model", str(tmp_path / "model")], "not a whole safetensors file"),
+        (["--model", str(tmp_path / "nothing")], "no model in"),
+        (["--model", str(model_folder), "--device", "abacus"], "cannot use the device 'abacus'"),
+    ):
+        assert main([*base, *options]) == 1
+        err = capsys.readouterr().err
+        assert message in err and err.count("\n") == 1
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_installed_command(tmp_path: Path, photo_file: Path, mask_file: Path, model_folder: Path) -> None:
+    """In a process of its own: no traceback, no warning, exit codes that a script sees."""
+    glcic = [sys.executable, "-m", "glcic_hub", "complete"]
+    options = [str(mask_file), "-o", str(tmp_path / "out.png"), "--model", str(model_folder)]
+    good = subprocess.run([*glcic, str(photo_file), *options], capture_output=True, text=True, check=False)
+    assert (good.returncode, good.stdout, good.stderr) == (0, f"wrote {tmp_path / 'out.png'}\n", "")
+    bad = subprocess.run([*glcic, str(photo_file), *options], capture_output=True, text=True, check=False)
+    assert bad.returncode == 1 and bad.stderr.count("\n") == 1 and "Traceback" not in bad.stderr
+
+
+def test_evaluate(tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photographs").mkdir()
+    Image.fromarray(make_photo(70, 90)).save(tmp_path / "photographs" / "a.png")
+    options = ["--size", "64", "--hole-size", "20", "30", "--model", str(model_folder)]
+    assert main(["evaluate", str(tmp_path / "photographs"), *options]) == 0
+    table = capsys.readouterr().out
+    assert table.startswith("| method | PSNR, dB | SSIM | texture ratio |") and "| Telea |" in table
