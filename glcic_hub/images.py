@@ -211,6 +211,9 @@ def _from_pil(image: Image.Image, name: str) -> OpenedPicture:
     if image.mode in ("1", "L", "RGB") and "transparency" in image.info:
         image = image.convert("RGBA" if image.mode == "RGB" else "LA")  # one colour stands for transparency
     stored = image.copy()
+    if "exif" in stored.info:
+        # Written anew without the thumbnail, which would still show what is removed.
+        stored.info["exif"] = stored.getexif().tobytes()
     wide = stored.mode == "I" or stored.mode.startswith("I;16")
     if wide or stored.mode == "F":
         values = np.asarray(stored).astype(np.float32) / np.float32(65535 if wide else 1)

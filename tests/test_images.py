@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,24 @@ def test_exif_orientation(pipe: GLCICPipeline, tmp_path: Path, orientation: int,
         assert saved.getexif()[0x0112] == orientation
         displayed = ImageOps.exif_transpose(saved)
     assert np.array_equal(np.asarray(displayed), pipe(np.array(upright), mask))
+
+
+def exif_with_thumbnail() -> bytes:
+    """EXIF with orientation 6, ISO 400 in the Exif block, and a thumbnail."""
+    directory = struct.pack("<HHHIHHHHIII", 2, 0x0112, 3, 1, 6, 0, 0x8769, 4, 1, 38, 56)
+    exif_block = struct.pack("<HHHIHHI", 1, 0x8827, 3, 1, 400, 0, 0)
+    thumbnail_directory = struct.pack("<HHHIIHHIII", 2, 0x0201, 4, 1, 86, 0x0202, 4, 1, 9, 0)
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + directory + exif_block + thumbnail_directory + b"THUMBNAIL"
+
+
+def test_the_thumbnail_does_not_show_what_was_removed(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    RGB.save(tmp_path / "photo.jpg", exif=exif_with_thumbnail())
+    assert b"THUMBNAIL" in (tmp_path / "photo.jpg").read_bytes()
+    save_picture(pipe(tmp_path / "photo.jpg", make_hole(WIDTH, HEIGHT)), tmp_path / "result.jpg")
+    assert b"THUMBNAIL" not in (tmp_path / "result.jpg").read_bytes()
+    with Image.open(tmp_path / "result.jpg") as saved:
+        assert saved.getexif()[0x0112] == 6
+        assert saved.getexif().get_ifd(0x8769)[0x8827] == 400
 
 
 def test_rotated_mask_file_is_turned_too(pipe: GLCICPipeline, tmp_path: Path) -> None:
