@@ -75,7 +75,7 @@ def _blend(image: NDArray[np.float32], completed: NDArray[np.float32], hole: NDA
     laplacian = scipy.sparse.diags_array(degree).tocsr() - scipy.sparse.csr_array(
         (np.ones(len(p)), (p, q)), shape=(len(degree), len(degree))
     )
-    solver = pyamg.ruge_stuben_solver(scipy.sparse.csr_matrix(laplacian))
+    solver = pyamg.ruge_stuben_solver(scipy.sparse.csr_matrix(laplacian), coarse_solver="splu")
     result = image.copy()
     for channel in range(3):
         guess = completed[hole][:, channel].astype(np.float64)

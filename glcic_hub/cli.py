@@ -27,8 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             code: int = options.run(options)
             return code
-        except (ValueError, OSError) as error:
-            _say(f"error: {error}")
+        except (ValueError, OSError, MemoryError) as error:
+            # A loader's worker puts its traceback before the message.
+            _say(f"error: {str(error).strip().splitlines()[-1]}")
             return FAILED
         except KeyboardInterrupt:
             _say("interrupted")
@@ -91,19 +92,21 @@ def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
 
 def _complete_picture(options: argparse.Namespace) -> int:
     from glcic_hub.comparison import side_by_side
-    from glcic_hub.images import check_output, save_picture
+    from glcic_hub.picture_files import check_output, save_picture
     from glcic_hub.samples import load_sample
 
     outputs = [path for path in (options.output, options.comparison) if path is not None]
     for path in outputs:
         check_output(path, overwrite=options.overwrite)
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise ValueError(f"{options.comparison} cannot hold both the result and the comparison")
     image, mask = load_sample(options.sample) if options.sample else (options.image, options.mask)
     completed = _pipeline(options)(image, mask, blend=options.blend, invert_mask=options.invert_mask)
-    save_picture(completed, options.output, overwrite=options.overwrite)
-    if options.comparison is not None:
-        row = side_by_side(image, mask, completed, invert_mask=options.invert_mask)
-        save_picture(row, options.comparison, overwrite=options.overwrite)
-    for path in outputs:
+    pictures = [completed]
+    if options.comparison is not None:  # before the result may overwrite the picture or the mask
+        pictures.append(side_by_side(image, mask, completed, invert_mask=options.invert_mask))
+    for picture, path in zip(pictures, outputs, strict=True):
+        save_picture(picture, path, overwrite=options.overwrite)
         print(f"wrote {path}")
     if options.output.suffix.lower() in (".jpg", ".jpeg"):
         _say("note: JPEG changes pixels outside the hole, too; write a .png to keep them")

@@ -12,14 +12,18 @@ from PIL import Image, ImageOps
 from skimage.metrics import structural_similarity
 from tqdm.auto import tqdm
 
-from glcic_hub.images import find_pictures, open_picture, to_uint8
+from glcic_hub.images import open_picture, to_uint8
 from glcic_hub.masks import random_rectangle
+from glcic_hub.picture_files import find_pictures
 from glcic_hub.pipeline import GLCICPipeline
 
 Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
 """Takes a (H, W, 3) uint8 picture and a (H, W) mask of 0 and 1; gives the completed picture."""
 
 METRICS = ("psnr", "ssim", "texture")
+
+SSIM_WINDOW = 7
+"""Side in pixels of the windows that structural similarity looks at, scikit-image's default."""
 
 
 def methods(pipe: GLCICPipeline) -> dict[str, Method]:
@@ -59,7 +63,7 @@ def hole_metrics(
     a, b = (picture.astype(np.float64) / 255 for picture in (original, completed))
     error = np.square(a - b)[hole].mean()
     _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
-        a, b, channel_axis=2, data_range=1, full=True
+        a, b, win_size=SSIM_WINDOW, channel_axis=2, data_range=1, full=True
     )
     gradients = [np.hypot(*np.gradient(picture.mean(axis=2)))[hole].mean() for picture in (a, b)]
     return {
@@ -100,8 +104,10 @@ def evaluate(
 
     Raises:
         FileNotFoundError: No such folder.
-        ValueError: It holds no pictures, or one that cannot be read.
+        ValueError: It holds no pictures, or one that cannot be read; or the hole does not fit.
     """
+    if size < SSIM_WINDOW or seed < 0:
+        raise ValueError(f"size must be at least {SSIM_WINDOW} and seed at least 0, not {size} and {seed}")
     paths = find_pictures(Path(photographs))
     results: dict[str, list[list[float]]] = {}
     for index, path in enumerate(tqdm(paths, unit="photograph")):
@@ -110,7 +116,16 @@ def evaluate(
         for name, method in methods(pipe).items():
             metrics = hole_metrics(original, method(original, mask), mask)
             results.setdefault(name, []).append([metrics[metric] for metric in METRICS])
-    return {name: dict(zip(METRICS, np.nanmean(rows, axis=0).tolist(), strict=True)) for name, rows in results.items()}
+    return {
+        name: {metric: _mean(values) for metric, values in zip(METRICS, zip(*rows, strict=True), strict=True)}
+        for name, rows in results.items()
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    """The mean of the values that are defined; a flat photograph has no texture to compare with."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
 def as_table(results: dict[str, dict[str, float]]) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
-from glcic_hub.images import check_output, find_pictures, save_picture
+from glcic_hub.picture_files import check_output, find_pictures, save_picture
 from glcic_hub.pipeline import Blend, GLCICPipeline
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".webp", ".tif", ".tiff"})
@@ -50,11 +50,15 @@ def complete_folder(
 
     Raises:
         FileNotFoundError: A folder does not exist.
-        ValueError: `images` holds no pictures.
+        ValueError: `images` holds no pictures, or `output` is the folder of the masks.
     """
-    paths = find_pictures(images)
     if not output.is_dir():
         raise FileNotFoundError(f"the output folder {output} does not exist; make it first")
+    if masks is not None and masks.is_dir() and masks.samefile(output):
+        raise ValueError(f"the output folder {output} is that of the masks, which would be overwritten")
+    paths = find_pictures(images)
+    if not images.samefile(output):  # an output folder inside the input folder holds results of earlier runs
+        paths = [path for path in paths if output.resolve() not in path.resolve().parents]
     mask_of = _masks_by_name(masks) if masks is not None and masks.is_dir() else None
     results = {path: output / _lossless_name(path.relative_to(images)) for path in paths}
     times_used = Counter(results.values())
@@ -78,7 +82,7 @@ def complete_folder(
             for warning in caught:
                 warnings.warn(f"{path}: {warning.message}", stacklevel=2)
             save_picture(completed, result, overwrite=overwrite)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError) as error:
             failures.append(Failure(path, str(error)))
     return failures
 

@@ -1,4 +1,4 @@
-"""Pictures in and out: the one place that knows about files and modes."""
+"""Pictures of every kind and mode, as the pipeline works on them, and back."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from glcic_hub.files import write_whole
+from glcic_hub.picture_files import load_image, load_pixels, orientation_of, read_exif
 
 Picture: TypeAlias = Image.Image | NDArray[Any] | torch.Tensor
 """What a completed picture is: the kind that went in; a PIL image for a path."""
@@ -23,31 +23,17 @@ PictureLike: TypeAlias = str | Path | Picture
 LEAST_SIDE = 4
 """The least height and width in pixels: below, the network has not a single position at its lowest resolution."""
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+_EDITABLE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"})
 
-_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-_MODES = {
-    "JPEG": {"L", "RGB", "CMYK"},
-    "PNG": {"1", "L", "LA", "P", "RGB", "RGBA", "I;16"},
-    "WEBP": {"RGB", "RGBA"},
-    "TIFF": {"1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "F"},
-}
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 95, "subsampling": "4:4:4"},
-    "PNG": {},
-    "WEBP": {"lossless": True, "exact": True},
-    "TIFF": {"compression": "tiff_adobe_deflate"},
-}
-_UNDO_ORIENTATION = {  # EXIF orientation: what turns the upright picture back into the stored one
+_TURNS = {  # EXIF orientation: what turns the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
+    6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
+    8: Image.Transpose.ROTATE_90,
 }
-ORIENTATION_TAG = 0x0112
 
 
 @dataclass(frozen=True)
@@ -65,25 +51,6 @@ class OpenedPicture:
     rgb: NDArray[np.float32]
     alpha: NDArray[np.float32] | None
     put: Callable[[NDArray[np.float32], NDArray[np.bool_], bool], Picture]
-
-
-def find_pictures(folder: Path) -> list[Path]:
-    """All pictures in a folder and its subfolders but the hidden ones, sorted by name.
-
-    Raises:
-        FileNotFoundError: `folder` is not a folder.
-        ValueError: It holds no pictures.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}")
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not paths:
-        raise ValueError(f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
-    return paths
 
 
 def open_picture(image: PictureLike) -> OpenedPicture:
@@ -113,144 +80,72 @@ def open_picture(image: PictureLike) -> OpenedPicture:
     return opened
 
 
-def check_output(path: Path, *, overwrite: bool) -> None:
-    """Says what would keep `save_picture` from writing `path`, before any work is done.
+def open_pil(image: Image.Image, name: str) -> tuple[Image.Image, int]:
+    """Loads a PIL image's pixels; gives it with its EXIF orientation, of which 1 is upright.
 
     Raises:
-        FileNotFoundError: Its folder does not exist.
-        FileExistsError: It exists, and `overwrite` is false.
-        ValueError: No format for its suffix.
+        ValueError: It is broken or closed, or has 16 bits a channel in colour.
     """
-    if path.suffix.lower() not in _FORMATS:
-        raise ValueError(f"cannot write {path}: the suffix must be one of {', '.join(sorted(_FORMATS))}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
-    if path.is_dir():
-        raise FileExistsError(f"cannot write {path}: it is a folder")
-    if path.exists() and not overwrite:
-        raise FileExistsError(
-            f"{path} exists and is kept; give another name, or overwrite it (overwrite=True, --overwrite)"
-        )
-
-
-def save_picture(image: Image.Image, path: Path, *, overwrite: bool = False) -> None:
-    """Writes a picture with its ICC profile, EXIF and resolution, whole or not at all.
-
-    PNG, WebP and TIFF are written without loss. A mode that the format cannot hold becomes RGB, or RGBA.
-
-    Raises:
-        FileNotFoundError: Its folder does not exist.
-        FileExistsError: It exists, and `overwrite` is false.
-        ValueError: No format for its suffix, or one that would lose transparency or 16 bits.
-        OSError: It cannot be written.
-    """
-    check_output(path, overwrite=overwrite)
-    file_format = _FORMATS[path.suffix.lower()]
-    fitting = _fit_mode(image, file_format)
-    kept = {key: fitting.info[key] for key in ("exif", "icc_profile", "dpi") if fitting.info.get(key)}
-    options = {**_SAVE_OPTIONS[file_format], **kept}
-    write_whole(path, lambda temporary: fitting.save(temporary, file_format, **options))
-
-
-def _fit_mode(image: Image.Image, file_format: str) -> Image.Image:
-    if image.mode in _MODES[file_format]:
-        return image
-    mode = "RGBA" if image.has_transparency_data else "RGB"
-    if image.mode in ("I;16", "F") or mode not in _MODES[file_format]:
-        what = "transparency" if mode == "RGBA" else f"the mode {image.mode}"
-        raise ValueError(f"{file_format} cannot hold {what}; write a .png or .tif file instead")
-    converted = image.convert(mode)
-    if image.mode not in ("P", "PA"):
-        converted.info.pop("icc_profile", None)  # a grey or CMYK profile says nothing of RGB
-    return converted
-
-
-def load_image(path: str | Path) -> Image.Image:
-    """Reads a picture's file whole.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: It is a folder, no picture, broken, animated, or so large that Pillow takes it for an attack.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file {path}")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a picture")
     try:
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # the further frames of MPO are previews
-                raise ValueError(f"{path} holds {frames} frames; give one picture a file")
-            _refuse_16_bit_colour(image, str(path))
-            image.load()
-            return image
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path} is too large: {error}") from None
-    except (OSError, SyntaxError, EOFError) as error:
-        if isinstance(error, PermissionError):
-            raise
-        reason = "it is not a picture that Pillow knows" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"cannot read {path}: {reason}") from None
+        load_pixels(image)
+    except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
+        raise ValueError(f"cannot read {name}: {str(error) or type(error).__name__}") from None
+    return image, orientation_of(read_exif(image))
 
 
-def _refuse_16_bit_colour(image: Image.Image, name: str) -> None:
-    """Pillow reads 16-bit colour as 8-bit and says nothing; the result would not be the user's picture."""
-    for tile in getattr(image, "tile", ()):
-        raw_mode = tile.args[0] if isinstance(tile.args, tuple) else tile.args
-        if ";16" in str(raw_mode) and not image.mode.startswith("I"):
-            raise ValueError(
-                f"{name} has 16 bits a channel, of which 8 would be lost; save it with 8 bits, "
-                "or pass it as a float array in [0, 1]"
-            )
+def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
+    """Turns a picture as its EXIF orientation says that it is to be displayed."""
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _turn_back(image: Image.Image, orientation: int) -> Image.Image:
+    return turn_upright(image, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def _from_pil(image: Image.Image, name: str) -> OpenedPicture:
-    _refuse_16_bit_colour(image, name)
-    orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    image, orientation = open_pil(image, name)
+    exif = read_exif(image)
     if image.mode in ("1", "L", "RGB") and "transparency" in image.info:
-        image = image.convert("RGBA" if image.mode == "RGB" else "LA")  # one colour stands for transparency
-    stored = image.copy()
-    if "exif" in stored.info:
-        # Written anew without the thumbnail, which would still show what is removed.
-        stored.info["exif"] = stored.getexif().tobytes()
-    wide = stored.mode == "I" or stored.mode.startswith("I;16")
-    if wide or stored.mode == "F":
-        values = np.asarray(stored).astype(np.float32) / np.float32(65535 if wide else 1)
-        check_range(values, f"{name} (mode {stored.mode})")
-        upright = turn_upright(values, orientation)
-        rgb = np.repeat(upright[..., None], 3, axis=2)
+        stored = image.convert("RGBA" if image.mode == "RGB" else "LA")  # one colour stands for transparency
+    elif image.mode == "I" or image.mode.startswith("I;16"):
+        stored = _to_uint16(image, name)
+    else:
+        stored = image.copy()
+    stored.info["exif"] = exif.tobytes() if exif else b""
+    if stored.mode in ("I;16", "F"):
+        grey = np.asarray(turn_upright(stored, orientation)).astype(np.float32)
+        grey /= 65535 if stored.mode == "I;16" else 1
+        check_range(grey, f"{name} (mode {stored.mode})")
+        rgb = np.repeat(grey[..., None], 3, axis=2)
         return OpenedPicture(rgb, None, lambda completed, hole, _: _put_grey(stored, orientation, completed, hole))
-    if stored.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV"):
+    if stored.mode not in _EDITABLE_MODES:
         raise ValueError(f"{name} has the mode {stored.mode}; convert it to RGB first")
     transparent = stored.has_transparency_data
-    channels = np.asarray(stored.convert("RGBA" if transparent else "RGB"), np.float32) / np.float32(255)
-    channels = turn_upright(channels, orientation)
+    upright = turn_upright(stored.convert("RGBA" if transparent else "RGB"), orientation)
+    channels = np.asarray(upright, np.float32) / np.float32(255)
     rgb, alpha = (np.ascontiguousarray(channels[..., :3]), channels[..., 3]) if transparent else (channels, None)
     return OpenedPicture(rgb, alpha, lambda *what: _put_pil(stored, orientation, *what))
 
 
-def turn_upright(values: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
-    """Turns a stored (H, W) or (H, W, C) array upright."""
-    turns = {2: (0, True), 3: (2, False), 4: (2, True), 5: (3, True), 6: (3, False), 7: (1, True), 8: (1, False)}
-    if orientation not in turns:
-        return values
-    quarter_turns, mirrored = turns[orientation]
-    turned = np.rot90(values, quarter_turns)
-    return np.ascontiguousarray(turned[:, ::-1] if mirrored else turned)
-
-
-def _stored_frame(image: Image.Image, orientation: int) -> Image.Image:
-    undo = _UNDO_ORIENTATION.get(orientation)
-    return image if undo is None else image.transpose(undo)
+def _to_uint16(image: Image.Image, name: str) -> Image.Image:
+    """A grey image of mode I or any byte order of I;16 as I;16."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(
+            f"{name} (mode {image.mode}) must be in [0, 65535], and is in [{values.min()}, {values.max()}]"
+        )
+    wide = Image.fromarray(values.astype(np.uint16))
+    wide.info = dict(image.info)
+    return wide
 
 
 def _put_pil(
     stored: Image.Image, orientation: int, completed: NDArray[np.float32], hole: NDArray[np.bool_], opaque: bool
 ) -> Image.Image:
     """Puts the completed pixels into a copy of an 8-bit PIL image, in its mode, turned as it is stored."""
-    mask = _stored_frame(Image.fromarray(hole), orientation)
-    fill = _stored_frame(Image.fromarray(to_uint8(completed)), orientation)
+    mask = _turn_back(Image.fromarray(hole), orientation)
+    fill = _turn_back(Image.fromarray(to_uint8(completed)), orientation)
     if stored.mode in ("P", "PA"):
         fill = _to_palette(fill, stored)
     elif stored.mode != "RGB":
@@ -263,18 +158,16 @@ def _put_pil(
 
 
 def _to_palette(fill: Image.Image, stored: Image.Image) -> Image.Image:
-    """The fill in the opaque colours of the stored image's palette, dithered."""
+    """The fill in the opaque colours of the stored image's palette (the least transparent if none is), dithered."""
     colours = np.array(stored.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    opacity = np.full(len(colours), 255)
-    if stored.mode == "P" and stored.has_transparency_data:
-        entries = np.array(stored.getpalette("RGBA"), np.uint8).reshape(-1, 4)
-        opacity[: len(entries)] = entries[:, 3]
-        transparency = stored.info.get("transparency")
-        if isinstance(transparency, int):
-            opacity[transparency] = 0
-        elif transparency is not None:
-            opacity[: len(transparency)] = list(transparency)
-    usable = np.flatnonzero(opacity == 255)
+    opacity = np.full(256, 255)
+    transparency = stored.info.get("transparency", b"")
+    if isinstance(transparency, int):
+        opacity[transparency] = 0
+    else:
+        opacity[: len(transparency)] = list(transparency[:256])
+    opacity = opacity[: len(colours)]
+    usable = np.flatnonzero(opacity == opacity.max())
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours[usable].tobytes())
     indices = np.asarray(fill.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
@@ -286,10 +179,10 @@ def _to_palette(fill: Image.Image, stored: Image.Image) -> Image.Image:
 def _put_grey(
     stored: Image.Image, orientation: int, completed: NDArray[np.float32], hole: NDArray[np.bool_]
 ) -> Image.Image:
-    """Puts the completed pixels into a copy of a 16-bit or float grey image; Pillow cannot paste into these."""
+    """Puts the completed pixels into a copy of an I;16 or F image; Pillow cannot paste into these."""
     grey = completed @ np.array([0.299, 0.587, 0.114], np.float32)
-    fill = np.asarray(_stored_frame(Image.fromarray(grey), orientation))
-    mask = np.asarray(_stored_frame(Image.fromarray(hole), orientation))
+    fill = np.asarray(_turn_back(Image.fromarray(grey), orientation))
+    mask = np.asarray(_turn_back(Image.fromarray(hole), orientation))
     values = np.array(stored)
     values[mask] = fill[mask] if stored.mode == "F" else np.rint(fill[mask] * 65535)
     result = Image.fromarray(values)

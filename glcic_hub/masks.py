@@ -10,14 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glcic_hub.images import (
-    ORIENTATION_TAG,
-    OpenedPicture,
-    PictureLike,
-    check_range,
-    load_image,
-    turn_upright,
-)
+from glcic_hub.images import OpenedPicture, PictureLike, check_range, open_pil, turn_upright
+from glcic_hub.picture_files import load_image
 
 MASK_THRESHOLD = 0.2
 """Pixels of a mask above this belong to the hole. The authors' value: it takes in the soft edge of an antialiased mask
@@ -42,12 +36,12 @@ def open_mask(mask: PictureLike, *, invert: bool = False) -> NDArray[np.bool_]:
         ValueError: The mask is broken, or of another kind, shape or range.
     """
     if isinstance(mask, (str, Path)):
-        mask = load_image(mask)
-    if isinstance(mask, Image.Image):
-        mask = _mask_from_pil(mask)
+        mask = _mask_from_pil(load_image(mask), name=str(mask))
+    elif isinstance(mask, Image.Image):
+        mask = _mask_from_pil(mask, name="mask")
     elif isinstance(mask, torch.Tensor):
-        mask = mask.detach().cpu()
-        mask = (mask[0] if mask.ndim == 3 and mask.shape[0] == 1 else mask).numpy()
+        mask = mask[0] if mask.ndim == 3 and mask.shape[0] == 1 else mask
+        mask = (mask.detach().cpu().float() if mask.is_floating_point() else mask.cpu()).numpy()
     elif isinstance(mask, np.ndarray):
         mask = mask[..., 0] if mask.ndim == 3 and mask.shape[2] == 1 else mask
     else:
@@ -98,14 +92,16 @@ def random_rectangle(
     return mask
 
 
-def _mask_from_pil(image: Image.Image) -> NDArray[Any]:
+def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:
     """The (H, W) brightness of a mask image, turned upright."""
-    orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    image, orientation = open_pil(image, name)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
-    if image.mode not in ("1", "F", "I") and not image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return np.asarray(turn_upright(image, orientation)) / np.float32(65535)
+    if image.mode not in ("1", "F"):
         image = image.convert("L")
-    return turn_upright(np.asarray(image), orientation)
+    return np.asarray(turn_upright(image, orientation))
 
 
 def _unit_mask(mask: NDArray[Any]) -> NDArray[np.float32]:
@@ -118,7 +114,6 @@ def _unit_mask(mask: NDArray[Any]) -> NDArray[np.float32]:
     if not np.issubdtype(mask.dtype, np.integer):
         raise ValueError(f"mask must be bool, whole numbers or float, not {mask.dtype}")
     least, greatest = (int(mask.min()), int(mask.max())) if mask.size else (0, 0)
-    scale = 1 if greatest <= 1 else 255 if greatest <= 255 else 65535
-    if least < 0 or greatest > scale:
-        raise ValueError(f"mask must be in [0, 255], and is in [{least}, {greatest}]")
-    return mask.astype(np.float32) / np.float32(scale)
+    if least < 0 or greatest > 255:
+        raise ValueError(f"mask of whole numbers must be in [0, 255], and is in [{least}, {greatest}]")
+    return mask.astype(np.float32) / np.float32(255 if greatest > 1 else 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +58,7 @@ class GLCICPipeline:
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             self._folded = folded.to(self.device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        except (RuntimeError, AssertionError) as error:  # torch raises either for a device it lacks
+        except (RuntimeError, AssertionError, ImportError) as error:  # torch raises any for a device it lacks
             raise ValueError(f"cannot use the device {str(device)!r}: {str(error).splitlines()[0]}") from None
 
     @classmethod
@@ -121,6 +122,7 @@ class GLCICPipeline:
             FileNotFoundError: A file does not exist.
             ValueError: An image or mask cannot be read or is of a wrong kind, shape or range; the sizes differ; the
                 mask covers everything; the lists are not of the same length; `blend` is unknown.
+            MemoryError: The picture is too large for the device.
         """
         if blend not in ("none", "poisson"):
             raise ValueError(f'blend must be "none" or "poisson", not {blend!r}')
@@ -131,9 +133,11 @@ class GLCICPipeline:
             raise ValueError(
                 f"{len(image)} images and {len(masks)} masks; give one mask for each image, or one for all"
             )
-        return [self._complete_one(*pair, blend, invert_mask) for pair in zip(image, masks, strict=True)]
+        return list(map(self._complete_one, image, masks, repeat(blend), repeat(invert_mask)))
 
     def _complete_one(self, image: Any, mask: Any, blend: Blend, invert_mask: bool) -> Picture:
+        if mask is None and invert_mask:
+            raise ValueError("there is no mask to invert: none was given")
         picture = open_picture(image)
         hole = transparent_pixels(picture) if mask is None else open_mask(mask, invert=invert_mask)
         height, width = picture.rgb.shape[:2]
@@ -162,4 +166,10 @@ class GLCICPipeline:
     def _complete_rgb(self, rgb: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
         image = torch.from_numpy(rgb).permute(2, 0, 1)[None]
         mask = torch.from_numpy(hole)[None, None].float()
-        return complete(self._folded, image, mask)[0].permute(1, 2, 0).numpy()
+        try:
+            return complete(self._folded, image, mask)[0].permute(1, 2, 0).numpy()
+        except RuntimeError as error:  # torch has no exception of its own for the CPU's memory
+            if "memory" not in str(error).lower():
+                raise
+            size = f"{rgb.shape[1]}x{rgb.shape[0]}"
+            raise MemoryError(f"not enough memory on {self.device} for a picture of {size} pixels") from None

@@ -26,6 +26,7 @@ def holes() -> dict[str, NDArray[np.bool_]]:
     )
     found["ring"] = found["inside"].copy()
     found["ring"][9:12, 11:16] = False
+    found["specks"] = np.indices((HEIGHT, WIDTH)).sum(axis=0) % 2 == 0
     found["one known pixel"] = np.ones((HEIGHT, WIDTH), bool)
     found["one known pixel"][7, 2] = False
     return found

@@ -123,8 +123,8 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "other size": ([photo, folder / "small mask.png", "-o", out], "61x46 pixels as displayed and the mask 30x20"),
         "full mask": ([photo, folder / "full mask.png", "-o", out], "covers the whole image"),
         "tiny image": ([folder / "tiny.png", folder / "tiny mask.png", "-o", out], "3x9 pixels; the least is 4x4"),
-        "bomb": ([folder / "bomb.png", mask, "-o", out], "bomb.png is too large"),
-        "16-bit colour": ([folder / "deep.png", mask, "-o", out], "16 bits a channel"),
+        "bomb": ([folder / "bomb.png", mask, "-o", out], "bomb.png: Image size (196000000 pixels) exceeds limit"),
+        "16-bit colour": ([folder / "deep.png", mask, "-o", out], "deep.png: it has 16 bits a channel"),
         "animation": ([folder / "animated.gif", mask, "-o", out], "2 frames"),
         "NaN": ([folder / "nan.tif", mask, "-o", out], "NaN"),
         "no alpha": ([photo, "--mask-from-alpha", "-o", out], "no transparent pixels"),
@@ -134,6 +134,8 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "unknown format": ([photo, mask, "-o", folder / "out.xyz"], "suffix must be one of"),
         "existing output": ([photo, mask, "-o", folder / "existing.png"], "exists and is kept"),
         "existing row": ([photo, mask, "-o", out, "--comparison", folder / "existing.png"], "exists and is kept"),
+        "one file for both": ([photo, mask, "-o", out, "--comparison", folder / "." / "out.png"], "cannot hold both"),
+        "inverted alpha": ([photo, "--mask-from-alpha", "--invert-mask", "-o", out], "no mask to invert"),
         "unknown sample": (["--sample", "cat", "-o", out], "coffee, chelsea, astronaut, rocket"),
         "folder as mask": ([photo, folder, "-o", out], "is a folder"),
         "no output folder": ([folder, mask, "-o", folder / "no"], "make it first"),
@@ -160,6 +162,30 @@ def test_overwrite(run: Run, photo_file: Path, mask_file: Path) -> None:
     code, _, _ = run(photo_file, mask_file, "-o", photo_file, "--overwrite")
     assert code == 0
     assert np.array_equal(pixels(photo_file)[pixels(mask_file) == 0], before[pixels(mask_file) == 0])
+
+
+def test_comparison_of_a_picture_that_is_overwritten(run: Run, photo_file: Path, mask_file: Path) -> None:
+    before = pixels(photo_file)
+    row = photo_file.with_name("row.png")
+    code, _, _ = run(photo_file, mask_file, "-o", photo_file, "--overwrite", "--comparison", row)
+    assert code == 0
+    assert np.array_equal(pixels(row)[:, -before.shape[1] :], before)
+
+
+def test_folders_that_overlap(run: Run, tmp_path: Path, mask_file: Path) -> None:
+    """Results of an earlier run are no input; masks are not overwritten; hidden folders are passed over."""
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    for folder in (images / "out", images / ".trash", masks):
+        folder.mkdir(parents=True)
+    Image.fromarray(make_photo(46, 61)).save(images / "a.png")
+    shutil.copy(images / "a.png", images / ".trash" / "b.png")
+    shutil.copy(mask_file, masks / "a.png")
+    for _ in range(2):
+        assert run(images, masks, "-o", images / "out", "--overwrite")[0] == 0
+    assert [path.name for path in (images / "out").rglob("*")] == ["a.png"]
+    code, _, err = run(images, masks, "-o", masks, "--overwrite")
+    assert code == 1 and "is that of the masks" in err
+    assert (masks / "a.png").read_bytes() == mask_file.read_bytes()
 
 
 def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,18 @@ def test_centre_crop(tmp_path: Path, size: tuple[int, int]) -> None:
     if min(size) >= 64:
         top, left = (size[0] - 64) // 2, (size[1] - 64) // 2
         assert np.array_equal(crop, photo[top : top + 64, left : left + 64])
+
+
+def test_flat_photographs_have_no_texture_ratio(tmp_path: Path, pipe: GLCICPipeline) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "flat.png")
+    assert np.isnan(evaluate(tmp_path, pipe, size=64, hole_size=(20, 30))["glcic"]["texture"])
+
+
+@pytest.mark.parametrize("wrong", [{"size": 6}, {"seed": -1}, {"hole_size": (60, 70), "size": 64}])
+def test_wrong_protocols_are_refused(tmp_path: Path, pipe: GLCICPipeline, wrong: dict[str, Any]) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "flat.png")
+    with pytest.raises(ValueError, match=r"size must be at least 7 and seed|does not fit"):
+        evaluate(tmp_path, pipe, **wrong)
 
 
 def test_evaluate(tmp_path: Path, pipe: GLCICPipeline) -> None:

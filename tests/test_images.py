@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.images import open_picture, save_picture
+from glcic_hub.images import open_picture
+from glcic_hub.picture_files import save_picture
 from glcic_hub.pipeline import Blend
 from tests.conftest import make_hole, make_photo
 
@@ -260,3 +262,110 @@ def test_what_would_be_lost_is_refused(tmp_path: Path, image: Image.Image, suffi
 def test_wrong_pictures_are_refused(pipe: GLCICPipeline, image: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pipe(image, np.eye(8, dtype=bool))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [">u2", "<i4"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_grey_of_other_byte_orders_and_modes(
+    pipe: GLCICPipeline, tmp_path: Path, dtype: str, suffix: str
+) -> None:
+    """Modes I;16B and I, as big-endian and 32-bit TIFF files give them, come back as I;16 with every bit."""
+    values = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH)).astype(dtype)
+    Image.fromarray(values).save(tmp_path / "photo.tif")
+    mask = make_hole(HEIGHT, WIDTH)
+    save_picture(pipe(tmp_path / "photo.tif", mask), tmp_path / f"result{suffix}")
+    with Image.open(tmp_path / f"result{suffix}") as saved:
+        assert saved.mode == "I;16"
+        assert np.array_equal(np.asarray(saved)[mask == 0], values[mask == 0])
+    np.testing.assert_array_equal(
+        np.asarray(pipe(tmp_path / "photo.tif", mask)), pipe(Image.fromarray(values.astype("<u2")), mask)
+    )
+
+
+def test_32_bit_grey_beyond_16_bits_is_refused(pipe: GLCICPipeline) -> None:
+    with pytest.raises(ValueError, match=r"mode I.* must be in \[0, 65535\], and is in \[0, 70000\]"):
+        pipe(Image.fromarray(np.diag([70_000] * 8).astype(np.int32)), np.eye(8))
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+def test_a_cameras_exif(pipe: GLCICPipeline, tmp_path: Path, suffix: str) -> None:
+    """What speaks of the photograph stays; what speaks of the old file would break the new one."""
+    exif = Image.Exif()
+    exif.update({0x010F: "Camera", 0x0112: 6, 0x0100: 9999, 0x0101: 9999, 0x0106: 6, 0x0115: 1, 0x0152: 2})
+    exif[0x8769] = {0x9003: "2020:01:01 00:00:00"}
+    RGB.save(tmp_path / "photo.png", exif=exif)
+    mask = make_hole(WIDTH, HEIGHT)
+    result = pipe(tmp_path / "photo.png", mask)
+    save_picture(result, tmp_path / f"result{suffix}")
+    with Image.open(tmp_path / f"result{suffix}") as saved:
+        assert saved.getexif()[0x010F] == "Camera" and 0x0152 not in saved.getexif()
+        if suffix != ".tif":
+            assert saved.getexif().get_ifd(0x8769)[0x9003] == "2020:01:01 00:00:00"
+        if suffix != ".jpg":
+            displayed = ImageOps.exif_transpose(saved)
+            assert np.array_equal(np.asarray(displayed), np.asarray(ImageOps.exif_transpose(result)))
+
+
+def test_lazily_opened_tiff_is_turned_once(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    """Pillow turns a TIFF upright when it loads it."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for name, picture in (("photo", RGB), ("mask", Image.fromarray(make_hole(HEIGHT, WIDTH)))):
+        picture.save(tmp_path / f"{name}.tif", exif=exif)
+    expected = pipe(np.array(RGB)[::-1, ::-1], make_hole(HEIGHT, WIDTH)[::-1, ::-1])
+    lazy = pipe(Image.open(tmp_path / "photo.tif"), Image.open(tmp_path / "mask.tif"))
+    assert np.array_equal(lazy, expected)
+    assert np.array_equal(pipe(tmp_path / "photo.tif", tmp_path / "mask.tif"), expected)
+
+
+def test_orientation_that_stands_only_in_xmp_or_memory(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    RGB.save(tmp_path / "xmp.jpg", xmp=b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>')
+    in_memory = RGB.copy()
+    in_memory.getexif()[0x0112] = 6
+    images: list[Path | Image.Image] = [tmp_path / "xmp.jpg", in_memory]
+    for index, image in enumerate(images):
+        save_picture(pipe(image, make_hole(WIDTH, HEIGHT)), tmp_path / f"{index}.png")
+        with Image.open(tmp_path / f"{index}.png") as saved:
+            assert ImageOps.exif_transpose(saved).size == (HEIGHT, WIDTH)
+
+
+def test_broken_exif_and_resolution_are_dropped(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    RGB.save(tmp_path / "photo.jpg", exif=b"Exif\0\0garbage!!")
+    image = Image.open(tmp_path / "photo.jpg")
+    image.info["dpi"] = (float("nan"), 72)
+    result = pipe(image, make_hole(HEIGHT, WIDTH))
+    for suffix in (".png", ".tif", ".jpg", ".webp"):
+        save_picture(result, tmp_path / f"result{suffix}")
+        with Image.open(tmp_path / f"result{suffix}") as saved:
+            assert saved.size == RGB.size
+
+
+def test_planar_16_bit_colour_is_refused(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    colour = np.zeros((3, 46, 61), np.uint16)
+    tifffile.imwrite(tmp_path / "photo.tif", colour, photometric="rgb", planarconfig="separate")
+    with pytest.raises(ValueError, match=r"photo\.tif: it has 16 bits a channel|cannot read .*photo\.tif"):
+        pipe(tmp_path / "photo.tif", make_hole(HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize("transparency", [200, bytes([254] * 8), bytes(100)])
+def test_odd_transparency_of_palettes(pipe: GLCICPipeline, transparency: int | bytes) -> None:
+    image = RGB.quantize(8)
+    image.info["transparency"] = transparency
+    mask = make_hole(HEIGHT, WIDTH)
+    result = pipe(image, mask)
+    assert result.mode == "P"
+    assert np.array_equal(np.array(result)[mask == 0], np.array(image)[mask == 0])
+
+
+def test_broken_and_closed_pil_images(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    RGB.save(tmp_path / "photo.jpg")
+    (tmp_path / "short.jpg").write_bytes((tmp_path / "photo.jpg").read_bytes()[:-200])
+    with (
+        Image.open(tmp_path / "short.jpg") as short,
+        pytest.raises(ValueError, match=r"cannot read image: .*truncated"),
+    ):
+        pipe(short, make_hole(HEIGHT, WIDTH))
+    closed = Image.open(tmp_path / "photo.jpg")
+    closed.close()
+    with pytest.raises(ValueError, match="cannot read image"):
+        pipe(closed, make_hole(HEIGHT, WIDTH))

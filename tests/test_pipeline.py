@@ -81,6 +81,11 @@ def test_masks_that_do_not_fit(pipe: GLCICPipeline, photo: NDArray[np.uint8], ma
         pipe(photo, mask)
 
 
+def test_no_mask_to_invert(pipe: GLCICPipeline, photo: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="no mask to invert"):
+        pipe(photo, invert_mask=True)
+
+
 def test_unknown_blending(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match="not 'feather'"):
         pipe(photo, mask, blend="feather")  # type: ignore[arg-type]
@@ -95,7 +100,7 @@ def test_lower_precision_stays_near(pipe: GLCICPipeline, photo: NDArray[np.uint8
         assert np.abs(result.astype(int) - expected).mean() < 2
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta:"])
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta", "hpu"])
 def test_a_device_that_is_not_there(pipe: GLCICPipeline, device: str) -> None:
     with pytest.raises(ValueError, match="cannot use the device"):
         GLCICPipeline(pipe.config, pipe.network, device=device)

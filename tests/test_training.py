@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -99,6 +100,8 @@ def test_recipes_are_saved_and_loaded(tmp_path: Path) -> None:
         ("resize: [128, 256]", "resize"),
         ("image_size: 254", "multiple of 4"),
         ("learning_rate: -1.0", "above 0"),
+        ("learning_rate: .nan", "both finite, not nan"),
+        ("width: 3", "width must be an even number"),
         ("flip: 1", "flip must be of type bool"),
         ("- a", "key: value"),
         ("a: [", "not YAML"),
@@ -209,6 +212,24 @@ def test_bad_runs_are_refused(tmp_path: Path, photographs: Path) -> None:
         train(SMALL, tmp_path / "empty", tmp_path / "run")
     with pytest.raises(FileNotFoundError, match="no run to resume"):
         train(SMALL, photographs, tmp_path / "other", resume=True)
+    with pytest.raises(ValueError, match="workers must be at least 0 and save_every at least 1, not -1 and 0"):
+        train(SMALL, photographs, tmp_path / "other", workers=-1, save_every=0)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_that_never_saved_can_be_started_again(tmp_path: Path, photographs: Path) -> None:
+    recipe = dataclasses.replace(SMALL, completion_steps=1)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    model = train(recipe, photographs, tmp_path / "run", workers=0)
+    assert GLCICPipeline.from_pretrained(model).config.width == 4
+
+    checkpoint = tmp_path / "run" / "checkpoint-00000001"
+    (checkpoint / "model.safetensors").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=rf"cannot resume from {checkpoint}"):
+        train(recipe, photographs, tmp_path / "run", workers=0, resume=True)
+    with pytest.raises(ValueError, match="begun with another recipe"):
+        train(SMALL, photographs, tmp_path / "run", workers=0, resume=True)
 
 
 def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> None:

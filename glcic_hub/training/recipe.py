@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
+
+from glcic_hub.config import GLCICConfig
 
 RECIPES = resources.files("glcic_hub.training") / "recipes"
 
@@ -56,8 +59,11 @@ class Recipe:
         for name in ("batch_size", "completion_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe: {name} must be at least 1, not {getattr(self, name)}")
-        if self.learning_rate <= 0 or self.tint_weight < 0:
-            raise ValueError("recipe: learning_rate must be above 0 and tint_weight not below 0")
+        if not (0 < self.learning_rate < math.inf and 0 <= self.tint_weight < math.inf):
+            raise ValueError(
+                "recipe: learning_rate must be above 0 and tint_weight not below 0, both finite, "
+                f"not {self.learning_rate} and {self.tint_weight}"
+            )
         if not self.image_size <= self.resize[0] <= self.resize[1]:
             raise ValueError(
                 f"recipe: resize {list(self.resize)} must be a range from image_size {self.image_size} up"
@@ -66,8 +72,15 @@ class Recipe:
             raise ValueError(
                 f"recipe: hole_size {list(self.hole_size)} must be a range below image_size {self.image_size}"
             )
+        self.config(mean_pixel=(0, 0, 0))
         if self.image_size % 4:
             raise ValueError(f"recipe: image_size must be a multiple of 4, not {self.image_size}")
+
+    def config(self, mean_pixel: tuple[float, float, float]) -> GLCICConfig:
+        """The config of the networks that the recipe trains."""
+        return GLCICConfig(
+            mean_pixel=mean_pixel, width=self.width, image_size=self.image_size, patch_size=self.patch_size
+        )
 
     @classmethod
     def load(cls, name: str, **overrides: Any) -> Recipe:

@@ -17,11 +17,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from glcic_hub.config import GLCICConfig
 from glcic_hub.files import write_whole
 from glcic_hub.hub import save_model
-from glcic_hub.images import find_pictures
 from glcic_hub.networks import CompletionNetwork
+from glcic_hub.picture_files import find_pictures
 from glcic_hub.training.data import TrainingSamples, measure_mean_pixel
 from glcic_hub.training.initialisation import initialise_spreading
 from glcic_hub.training.losses import completion_loss, tint_loss
@@ -30,6 +29,7 @@ from glcic_hub.training.recipe import Recipe
 WARMUP_STEPS = 200
 CHECKPOINTS_KEPT = 2
 RUN_FILE = "run.json"
+LOG_FILE = "log.jsonl"
 
 
 def learning_rate_at(step: int, recipe: Recipe) -> float:
@@ -79,6 +79,14 @@ def _save_checkpoint(accelerator: Accelerator, output: Path, step: int) -> None:
             shutil.rmtree(old)
 
 
+def _load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
+    try:
+        accelerator.load_state(str(checkpoint))
+    except Exception as error:  # of safetensors, torch or the file system
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"cannot resume from {checkpoint}: {reason}; remove it to resume from an older one") from None
+
+
 def _checkpoints(output: Path) -> list[Path]:
     return sorted(output.glob("checkpoint-*"))
 
@@ -113,9 +121,12 @@ def train(
     Raises:
         FileNotFoundError: `data` is not a folder, or there is nothing to resume.
         FileExistsError: `output` holds a run, and `resume` is false.
-        ValueError: `data` holds no photographs or an unreadable one, the batch cannot be split over the processes, or
-            the recipe differs from that of the run to resume.
+        ValueError: `data` holds no photographs or an unreadable one, a number is out of its range, the batch cannot be
+            split over the processes, the recipe or the number of photographs differs from that of the run to resume,
+            or its last checkpoint is broken.
     """
+    if workers < 0 or save_every < 1:
+        raise ValueError(f"workers must be at least 0 and save_every at least 1, not {workers} and {save_every}")
     output = Path(output)
     paths = find_pictures(Path(data))
     accelerator = Accelerator(
@@ -126,9 +137,7 @@ def train(
     set_seed(recipe.seed)
 
     run = _open_run(accelerator, output, recipe, paths, resume=resume)
-    config = GLCICConfig(
-        mean_pixel=run["mean_pixel"], width=recipe.width, image_size=recipe.image_size, patch_size=recipe.patch_size
-    )
+    config = recipe.config(run["mean_pixel"])
     network = CompletionNetwork(config.width, config.mean_pixel)
     if recipe.initialisation == "spreading":
         initialise_spreading(network)
@@ -140,7 +149,7 @@ def train(
     loader = DataLoader(samples, recipe.batch_size, num_workers=workers, pin_memory=torch.cuda.is_available())
     trained, optimizer, loader = accelerator.prepare(network, _make_optimizer(network, recipe), loader)
     if resume:
-        accelerator.load_state(str(_checkpoints(output)[-1]))
+        _load_checkpoint(accelerator, _checkpoints(output)[-1])
 
     model = output / "model"
     trained.train()
@@ -161,7 +170,7 @@ def train(
             rate = (done - first_step) * recipe.batch_size / (time.perf_counter() - began)
             progress.set_postfix(mse=f"{loss:.4f}", images_per_s=f"{rate:.1f}")
             if accelerator.is_main_process:
-                with (output / "log.jsonl").open("a", encoding="utf-8") as log:
+                with (output / LOG_FILE).open("a", encoding="utf-8") as log:
                     log.write(json.dumps({"step": done, "mse": loss, "images_per_s": round(rate, 2)}) + "\n")
         if done % save_every == 0 or done == recipe.completion_steps:
             _save_checkpoint(accelerator, output, done)
@@ -178,10 +187,12 @@ def _open_run(
     """Makes the folder of a new run, or checks that of the run to resume; returns what `run.json` holds."""
     if resume and not _checkpoints(output):
         raise FileNotFoundError(f"no run to resume in {output}: it holds no checkpoint")
-    if not resume and (output / RUN_FILE).exists():
+    if not resume and _checkpoints(output):
         raise FileExistsError(f"{output} holds a run already; resume it, or give another folder")
+    accelerator.wait_for_everyone()  # nobody writes before all have looked
     if not resume and accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
+        (output / LOG_FILE).unlink(missing_ok=True)
         run = {"photographs": len(paths), "mean_pixel": measure_mean_pixel(paths)}
         recipe.save(output / "recipe.yaml")
         write_whole(
