@@ -150,6 +150,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recipe", default="compact", metavar="NAME|FILE", help="places2, compact, or a YAML file")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    parser.add_argument("--from", dest="start_from", type=Path, metavar="MODEL", help="a trained model to start from")
     parser.add_argument(
         "--mixed-precision", choices=["no", "bf16", "fp16"], default="no", help="bf16 is faster where there is support"
     )
@@ -178,6 +179,7 @@ def _train(options: argparse.Namespace) -> int:
         workers=options.workers,
         save_every=options.save_every,
         resume=options.resume,
+        start_from=options.start_from,
     )
     print(f"wrote {model}")
     return OK

@@ -80,8 +80,8 @@ def open_picture(image: PictureLike) -> OpenedPicture:
     return opened
 
 
-def open_pil(image: Image.Image, name: str) -> tuple[Image.Image, int]:
-    """Loads a PIL image's pixels; gives it with its EXIF orientation, of which 1 is upright.
+def load_pil(image: Image.Image, name: str) -> Image.Exif:
+    """Loads a PIL image's pixels, and gives what its EXIF says of the photograph (`read_exif`).
 
     Raises:
         ValueError: It is broken or closed, or has 16 bits a channel in colour.
@@ -90,7 +90,7 @@ def open_pil(image: Image.Image, name: str) -> tuple[Image.Image, int]:
         load_pixels(image)
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise ValueError(f"cannot read {name}: {str(error) or type(error).__name__}") from None
-    return image, orientation_of(read_exif(image))
+    return read_exif(image)
 
 
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -104,8 +104,8 @@ def _turn_back(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _from_pil(image: Image.Image, name: str) -> OpenedPicture:
-    image, orientation = open_pil(image, name)
-    exif = read_exif(image)
+    exif = load_pil(image, name)
+    orientation = orientation_of(exif)
     if image.mode in ("1", "L", "RGB") and "transparency" in image.info:
         stored = image.convert("RGBA" if image.mode == "RGB" else "LA")  # one colour stands for transparency
     elif image.mode == "I" or image.mode.startswith("I;16"):

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glcic_hub.images import OpenedPicture, PictureLike, check_range, open_pil, turn_upright
-from glcic_hub.picture_files import load_image
+from glcic_hub.images import OpenedPicture, PictureLike, check_range, load_pil, turn_upright
+from glcic_hub.picture_files import load_image, orientation_of
 
 MASK_THRESHOLD = 0.2
 """Pixels of a mask above this belong to the hole. The authors' value: it takes in the soft edge of an antialiased mask
@@ -94,7 +94,7 @@ def random_rectangle(
 
 def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:
     """The (H, W) brightness of a mask image, turned upright."""
-    image, orientation = open_pil(image, name)
+    orientation = orientation_of(load_pil(image, name))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     if image.mode.startswith("I;16") or image.mode == "I":

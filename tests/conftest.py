@@ -14,6 +14,7 @@ from glcic_hub import GLCICConfig, GLCICPipeline
 from glcic_hub.networks import CompletionNetwork
 
 MEAN_PIXEL = (0.5, 0.4, 0.3)
+CONFIG = GLCICConfig(width=4, mean_pixel=MEAN_PIXEL, image_size=32, patch_size=16)
 
 
 def make_network(width: int = 4, seed: int = 0) -> CompletionNetwork:
@@ -36,7 +37,7 @@ def make_network(width: int = 4, seed: int = 0) -> CompletionNetwork:
 
 @pytest.fixture(scope="session")
 def pipe() -> GLCICPipeline:
-    return GLCICPipeline(GLCICConfig(width=4, mean_pixel=MEAN_PIXEL), make_network(), device="cpu")
+    return GLCICPipeline(CONFIG, make_network(), device="cpu")
 
 
 def make_photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

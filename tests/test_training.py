@@ -19,7 +19,7 @@ from glcic_hub.networks import CompletionNetwork
 from glcic_hub.training import Recipe, train
 from glcic_hub.training.data import TrainingSamples, measure_mean_pixel
 from glcic_hub.training.initialisation import initialise_spreading
-from glcic_hub.training.losses import completion_loss, tint_loss
+from glcic_hub.training.losses import completion_loss, gradient_loss, tint_loss
 from glcic_hub.training.trainer import learning_rate_at
 from tests.conftest import MEAN_PIXEL, make_hole, make_photo
 
@@ -37,6 +37,7 @@ SMALL = Recipe(
     learning_rate=0.01,
     initialisation="spreading",
     tint_weight=6.0,
+    gradient_weight=10.0,
 )
 
 
@@ -49,27 +50,32 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_losses_against_numpy() -> None:
-    """Eq. 2 averaged over each hole, whatever its size; the tint is what is left without the brightness."""
+    """Eq. 2 averaged over each hole, whatever its size; its tint; its differences, those across the edge included."""
     random = np.random.default_rng(0)
     completed, image = random.random((2, 3, 3, 8, 9))
     mask = np.zeros((3, 1, 8, 9))
     mask[0, :, 2:5, 3:4], mask[1, :, :, 1:8], mask[2, :, 7, 8] = 1, 1, 1
-    squares, tints = [], []
+    squares, tints, gradients = [], [], []
     for sample in range(3):
         error = (completed - image)[sample][:, mask[sample, 0] > 0]
         squares.append((error**2).mean())
         tints.append(((error - error.mean(axis=0)) ** 2).mean())
+        whole = (completed - image)[sample] * mask[sample]
+        differences = [np.diff(whole, axis=axis) ** 2 for axis in (1, 2)]
+        gradients.append(sum(map(np.sum, differences)) / (3 * mask[sample].sum()))
     tensors = [torch.from_numpy(array) for array in (completed, image, mask)]
     assert completion_loss(*tensors).item() == pytest.approx(np.mean(squares), abs=1e-12)
     assert tint_loss(*tensors).item() == pytest.approx(np.mean(tints), abs=1e-12)
+    assert gradient_loss(*tensors).item() == pytest.approx(np.mean(gradients), abs=1e-12)
 
 
 def test_losses_ignore_what_is_outside_the_hole() -> None:
     completed = torch.rand(2, 3, 8, 8, requires_grad=True)
     mask = torch.zeros(2, 1, 8, 8)
     mask[..., 2:6, 3:7] = 1
-    loss = completion_loss(completed, torch.rand(2, 3, 8, 8), mask) + tint_loss(completed, torch.zeros(1), mask)
-    loss.backward()  # type: ignore[no-untyped-call]
+    image = torch.rand(2, 3, 8, 8)
+    losses = [function(completed, image, mask) for function in (completion_loss, tint_loss, gradient_loss)]
+    torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
     assert completed.grad is not None
     assert torch.equal(completed.grad != 0, mask.expand_as(completed) > 0)
 
@@ -79,7 +85,8 @@ def test_the_papers_recipe() -> None:
     assert recipe == Recipe()
     assert (recipe.batch_size, recipe.completion_steps) == (96, 90_000)
     assert (recipe.resize, recipe.image_size, recipe.hole_size) == ((256, 384), 256, (96, 128))
-    assert (recipe.optimizer, recipe.tint_weight, recipe.initialisation) == ("adadelta", 0, "pytorch")
+    assert (recipe.optimizer, recipe.initialisation) == ("adadelta", "pytorch")
+    assert (recipe.tint_weight, recipe.gradient_weight) == (0, 0)
 
 
 def test_recipes_are_saved_and_loaded(tmp_path: Path) -> None:
@@ -100,7 +107,8 @@ def test_recipes_are_saved_and_loaded(tmp_path: Path) -> None:
         ("resize: [128, 256]", "resize"),
         ("image_size: 254", "multiple of 4"),
         ("learning_rate: -1.0", "above 0"),
-        ("learning_rate: .nan", "both finite, not nan"),
+        ("learning_rate: .nan", "finite, not nan"),
+        ("gradient_weight: -1", "gradient_weight must be at least 0"),
         ("width: 3", "width must be an even number"),
         ("flip: 1", "flip must be of type bool"),
         ("- a", "key: value"),
@@ -192,6 +200,18 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, photographs: 
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert resumed == whole
+
+
+def test_a_run_starts_from_a_model(tmp_path: Path, photographs: Path, model_folder: Path) -> None:
+    """With a learning rate of next to nothing, what comes out is what went in, mean pixel included."""
+    slow = dataclasses.replace(SMALL, learning_rate=1e-12, completion_steps=1)
+    model = train(slow, photographs, tmp_path / "run", workers=0, start_from=model_folder)
+    before, after = (load_file(folder / "model.safetensors") for folder in (model_folder, model))
+    weights = [name for name in before if "running" not in name]
+    assert weights and all(torch.allclose(before[name], after[name].float(), atol=1e-3) for name in weights)
+    assert GLCICPipeline.from_pretrained(model).config.mean_pixel == MEAN_PIXEL
+    with pytest.raises(ValueError, match="another network than the recipe's"):
+        train(dataclasses.replace(slow, width=8), photographs, tmp_path / "other", start_from=model_folder)
 
 
 def test_every_parameter_learns(photographs: Path, tmp_path: Path) -> None:

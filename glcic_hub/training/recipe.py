@@ -35,6 +35,8 @@ class Recipe:
         schedule: `constant`, or `cosine`: up in 200 steps, then down to 0 at the last.
         initialisation: `pytorch`, the defaults of the layers, or `spreading` (`initialisation.py`).
         tint_weight: Weight of the squared error of the colour differences, added to eq. 2. 0 in the paper.
+        gradient_weight: Weight of the squared error of the differences between neighbours, added to eq. 2. 0 in the
+            paper.
         seed: Decides initial weights, order of the photographs, patches and holes.
     """
 
@@ -51,6 +53,7 @@ class Recipe:
     schedule: Literal["constant", "cosine"] = "constant"
     initialisation: Literal["pytorch", "spreading"] = "pytorch"
     tint_weight: float = 0.0
+    gradient_weight: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,11 +62,11 @@ class Recipe:
         for name in ("batch_size", "completion_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe: {name} must be at least 1, not {getattr(self, name)}")
-        if not (0 < self.learning_rate < math.inf and 0 <= self.tint_weight < math.inf):
-            raise ValueError(
-                "recipe: learning_rate must be above 0 and tint_weight not below 0, both finite, "
-                f"not {self.learning_rate} and {self.tint_weight}"
-            )
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"recipe: learning_rate must be above 0 and finite, not {self.learning_rate}")
+        for name in ("tint_weight", "gradient_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"recipe: {name} must be at least 0 and finite, not {getattr(self, name)}")
         if not self.image_size <= self.resize[0] <= self.resize[1]:
             raise ValueError(
                 f"recipe: resize {list(self.resize)} must be a range from image_size {self.image_size} up"

@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from glcic_hub.config import GLCICConfig
 from glcic_hub.files import write_whole
-from glcic_hub.hub import save_model
+from glcic_hub.hub import load_model, save_model
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.picture_files import find_pictures
 from glcic_hub.training.data import TrainingSamples, measure_mean_pixel
 from glcic_hub.training.initialisation import initialise_spreading
-from glcic_hub.training.losses import completion_loss, tint_loss
+from glcic_hub.training.losses import completion_loss, gradient_loss, tint_loss
 from glcic_hub.training.recipe import Recipe
 
 WARMUP_STEPS = 200
@@ -51,11 +52,22 @@ def completion_step(
     image, mask = batch["image"], batch["mask"]
     completed = network(image, mask)
     loss = completion_loss(completed, image, mask)
-    objective = loss + recipe.tint_weight * tint_loss(completed, image, mask) if recipe.tint_weight else loss
+    objective = loss
+    if recipe.tint_weight:
+        objective = objective + recipe.tint_weight * tint_loss(completed, image, mask)
+    if recipe.gradient_weight:
+        objective = objective + recipe.gradient_weight * gradient_loss(completed, image, mask)
     accelerator.backward(objective)
     optimizer.step()
     optimizer.zero_grad()
     return loss.detach()
+
+
+def _initial_network(config: GLCICConfig, recipe: Recipe) -> CompletionNetwork:
+    network = CompletionNetwork(config.width, config.mean_pixel)
+    if recipe.initialisation == "spreading":
+        initialise_spreading(network)
+    return network
 
 
 def _make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -100,6 +112,7 @@ def train(
     workers: int = 1,
     save_every: int = 250,
     resume: bool = False,
+    start_from: str | Path | None = None,
 ) -> Path:
     """Trains the completion network with eq. 2 (phase 1 of sec. 3.4) and saves it as a model folder.
 
@@ -114,16 +127,17 @@ def train(
         workers: Processes that read photographs, for each training process.
         save_every: Steps from one checkpoint to the next.
         resume: Go on from the last checkpoint in `output`. Otherwise `output` must not hold a run.
+        start_from: A model folder to take weights and mean pixel from, instead of the recipe's initialisation.
 
     Returns:
         The model folder, which `GLCICPipeline.from_pretrained` opens.
 
     Raises:
-        FileNotFoundError: `data` is not a folder, or there is nothing to resume.
+        FileNotFoundError: `data` is not a folder, or there is nothing to resume or start from.
         FileExistsError: `output` holds a run, and `resume` is false.
         ValueError: `data` holds no photographs or an unreadable one, a number is out of its range, the batch cannot be
             split over the processes, the recipe or the number of photographs differs from that of the run to resume,
-            or its last checkpoint is broken.
+            its last checkpoint is broken, or the model to start from is another network than the recipe's.
     """
     if workers < 0 or save_every < 1:
         raise ValueError(f"workers must be at least 0 and save_every at least 1, not {workers} and {save_every}")
@@ -135,12 +149,13 @@ def train(
     if recipe.batch_size % accelerator.num_processes:
         raise ValueError(f"batch_size {recipe.batch_size} cannot be split over {accelerator.num_processes} processes")
     set_seed(recipe.seed)
+    start = None if start_from is None else load_model(Path(start_from))
+    if start is not None and start[0] != recipe.config(start[0].mean_pixel):
+        raise ValueError(f"{start_from} is another network than the recipe's: {start[0]}")
 
-    run = _open_run(accelerator, output, recipe, paths, resume=resume)
+    run = _open_run(accelerator, output, recipe, paths, resume=resume, mean_pixel=start and start[0].mean_pixel)
     config = recipe.config(run["mean_pixel"])
-    network = CompletionNetwork(config.width, config.mean_pixel)
-    if recipe.initialisation == "spreading":
-        initialise_spreading(network)
+    network = _initial_network(config, recipe) if start is None else start[1]
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     first_step = int(_checkpoints(output)[-1].name.removeprefix("checkpoint-")) if resume else 0
     samples = TrainingSamples(
@@ -182,7 +197,13 @@ def train(
 
 
 def _open_run(
-    accelerator: Accelerator, output: Path, recipe: Recipe, paths: Sequence[Path], *, resume: bool
+    accelerator: Accelerator,
+    output: Path,
+    recipe: Recipe,
+    paths: Sequence[Path],
+    *,
+    resume: bool,
+    mean_pixel: tuple[float, float, float] | None,
 ) -> dict[str, Any]:
     """Makes the folder of a new run, or checks that of the run to resume; returns what `run.json` holds."""
     if resume and not _checkpoints(output):
@@ -193,7 +214,7 @@ def _open_run(
     if not resume and accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         (output / LOG_FILE).unlink(missing_ok=True)
-        run = {"photographs": len(paths), "mean_pixel": measure_mean_pixel(paths)}
+        run = {"photographs": len(paths), "mean_pixel": mean_pixel or measure_mean_pixel(paths)}
         recipe.save(output / "recipe.yaml")
         write_whole(
             output / RUN_FILE, lambda path: path.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
