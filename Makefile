@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
+.DELETE_ON_ERROR:
 .PHONY: sample test lint format clean
 
 sample: $(VENV)/.installed  ## complete a sample photograph

@@ -8,6 +8,14 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
+from glcic_hub.comparison import side_by_side
+from glcic_hub.evaluation import as_table, evaluate
+from glcic_hub.folders import complete_folder
+from glcic_hub.picture_files import check_output, save_picture
+from glcic_hub.pipeline import GLCICPipeline
+from glcic_hub.samples import load_sample
 from glcic_hub.version import __version__
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -29,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
         except (ValueError, OSError, MemoryError) as error:
             # A loader's worker puts its traceback before the message.
-            _say(f"error: {str(error).strip().splitlines()[-1]}")
+            _say(f"error: {(str(error).strip() or type(error).__name__).splitlines()[-1]}")
             return FAILED
         except KeyboardInterrupt:
             _say("interrupted")
@@ -76,7 +84,7 @@ def _add_complete(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="a trained model (default: that of the package)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: a GPU if there is one)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: a CUDA GPU if there is one)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="precision")
 
 
@@ -91,10 +99,6 @@ def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
 
 
 def _complete_picture(options: argparse.Namespace) -> int:
-    from glcic_hub.comparison import side_by_side
-    from glcic_hub.picture_files import check_output, save_picture
-    from glcic_hub.samples import load_sample
-
     outputs = [path for path in (options.output, options.comparison) if path is not None]
     for path in outputs:
         check_output(path, overwrite=options.overwrite)
@@ -114,8 +118,6 @@ def _complete_picture(options: argparse.Namespace) -> int:
 
 
 def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    from glcic_hub.folders import complete_folder
-
     if options.comparison is not None:
         parser.error("--comparison is for a single picture")
     failures = complete_folder(
@@ -134,11 +136,7 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
     return FAILED if failures else OK
 
 
-def _pipeline(options: argparse.Namespace):  # type: ignore[no-untyped-def]  # imported late, for a quick --help
-    import torch
-
-    from glcic_hub.pipeline import GLCICPipeline
-
+def _pipeline(options: argparse.Namespace) -> GLCICPipeline:
     return GLCICPipeline.from_pretrained(options.model, device=options.device, dtype=getattr(torch, options.dtype))
 
 
@@ -152,7 +150,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
     parser.add_argument("--from", dest="start_from", type=Path, metavar="MODEL", help="a trained model to start from")
     parser.add_argument(
-        "--mixed-precision", choices=["no", "bf16", "fp16"], default="no", help="bf16 is faster where there is support"
+        "--mixed-precision", choices=["no", "bf16", "fp16"], help="default: what accelerate launch or its config says"
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that read photographs")
     parser.add_argument("--save-every", type=int, default=250, metavar="STEPS", help="steps between checkpoints")
@@ -197,8 +195,6 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from glcic_hub.evaluation import as_table, evaluate
-
     results = evaluate(
         options.photographs,
         _pipeline(options),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,12 +13,13 @@ from PIL import Image, ImageOps
 from skimage.metrics import structural_similarity
 from tqdm.auto import tqdm
 
+from glcic_hub.blending import TELEA_RADIUS
 from glcic_hub.images import open_picture, to_uint8
 from glcic_hub.masks import random_rectangle
 from glcic_hub.picture_files import find_pictures
 from glcic_hub.pipeline import GLCICPipeline
 
-Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]
+Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[Any]]
 """Takes a (H, W, 3) uint8 picture and a (H, W) mask of 0 and 1; gives the completed picture."""
 
 METRICS = ("psnr", "ssim", "texture")
@@ -30,10 +32,10 @@ def methods(pipe: GLCICPipeline) -> dict[str, Method]:
     """The pipeline without and with blending, and the baselines: `cv2.inpaint`'s two methods and the mean colour."""
     mean = to_uint8(np.array(pipe.config.mean_pixel, np.float32))
     return {
-        "glcic": lambda image, mask: np.asarray(pipe(image, mask)),
-        "glcic, blended": lambda image, mask: np.asarray(pipe(image, mask, blend="poisson")),
-        "Telea": lambda image, mask: cv2.inpaint(_blank(image, mask), mask, 3, cv2.INPAINT_TELEA),
-        "Navier-Stokes": lambda image, mask: cv2.inpaint(_blank(image, mask), mask, 3, cv2.INPAINT_NS),
+        "glcic": lambda image, mask: pipe(image, mask),
+        "glcic, blended": lambda image, mask: pipe(image, mask, blend="poisson"),
+        "Telea": lambda image, mask: cv2.inpaint(_blank(image, mask), mask, TELEA_RADIUS, cv2.INPAINT_TELEA),
+        "Navier-Stokes": lambda image, mask: cv2.inpaint(_blank(image, mask), mask, TELEA_RADIUS, cv2.INPAINT_NS),
         "mean colour": lambda image, mask: np.where(mask[..., None] > 0, mean, image),
     }
 

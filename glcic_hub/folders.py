@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from tqdm.auto import tqdm
 
+from glcic_hub.files import first_line
 from glcic_hub.picture_files import check_output, find_pictures, save_picture
 from glcic_hub.pipeline import Blend, GLCICPipeline
 
@@ -83,7 +84,7 @@ def complete_folder(
                 warnings.warn(f"{path}: {warning.message}", stacklevel=2)
             save_picture(completed, result, overwrite=overwrite)
         except (ValueError, OSError, MemoryError) as error:
-            failures.append(Failure(path, str(error)))
+            failures.append(Failure(path, first_line(error)))
     return failures
 
 

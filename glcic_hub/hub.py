@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import write_whole
@@ -36,7 +36,8 @@ def save_model(
         for name, tensor in network.state_dict().items()
         if tensor.is_floating_point()  # BN's count of batches is of no use to anyone
     }
-    write_whole(folder / WEIGHTS_FILE, lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    content = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    write_whole(folder / WEIGHTS_FILE, lambda path: path.write_bytes(content))
     write_whole(folder / CONFIG_FILE, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from glcic_hub.files import first_line
 from glcic_hub.picture_files import load_image, load_pixels, orientation_of, read_exif
 
 Picture: TypeAlias = Image.Image | NDArray[Any] | torch.Tensor
@@ -89,7 +90,7 @@ def load_pil(image: Image.Image, name: str) -> Image.Exif:
     try:
         load_pixels(image)
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
-        raise ValueError(f"cannot read {name}: {str(error) or type(error).__name__}") from None
+        raise ValueError(f"cannot read {name}: {first_line(error)}") from None
     return read_exif(image)
 
 
@@ -160,18 +161,16 @@ def _put_pil(
 def _to_palette(fill: Image.Image, stored: Image.Image) -> Image.Image:
     """The fill in the opaque colours of the stored image's palette (the least transparent if none is), dithered."""
     colours = np.array(stored.getpalette("RGB"), np.uint8).reshape(-1, 3)
-    opacity = np.full(256, 255)
-    transparency = stored.info.get("transparency", b"")
-    if isinstance(transparency, int):
-        opacity[transparency] = 0
-    else:
-        opacity[: len(transparency)] = list(transparency[:256])
-    opacity = opacity[: len(colours)]
+    opacity = np.full(len(colours), 255)
+    if stored.mode == "P":
+        swatch = stored.resize((len(colours), 1))  # one pixel of each colour
+        swatch.putdata(range(len(colours)))
+        opacity = np.asarray(swatch.convert("RGBA"))[0, :, 3]
     usable = np.flatnonzero(opacity == opacity.max())
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours[usable].tobytes())
     indices = np.asarray(fill.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG))
-    mapped = Image.fromarray(usable.astype(np.uint8)[indices], "L")
+    mapped = Image.fromarray(usable.astype(np.uint8)[indices])
     mapped.putpalette(colours.tobytes())
     return mapped if stored.mode == "P" else mapped.convert("PA")
 

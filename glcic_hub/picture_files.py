@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from glcic_hub.files import write_whole
+from glcic_hub.files import first_line, write_whole
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 
@@ -81,7 +82,7 @@ def load_image(path: str | Path) -> Image.Image:
         raise ValueError(f"cannot read {path}: it is not a picture, or of another format than "
                          f"{', '.join(_READ_FORMATS)}") from None  # fmt: skip
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
-        raise ValueError(f"cannot read {path}: {str(error) or type(error).__name__}") from None
+        raise ValueError(f"cannot read {path}: {first_line(error)}") from None
 
 
 def load_pixels(image: Image.Image) -> None:
@@ -130,6 +131,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     Raises:
         FileNotFoundError: Its folder does not exist.
         FileExistsError: It exists, and `overwrite` is false.
+        PermissionError: Its folder cannot be written.
         ValueError: No format for its suffix.
     """
     if path.suffix.lower() not in _WRITE_FORMATS:
@@ -138,6 +140,8 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
     if path.is_dir():
         raise FileExistsError(f"cannot write {path}: it is a folder")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"cannot write {path}: the folder {path.parent} is not yours to write")
     if path.exists() and not overwrite:
         raise FileExistsError(
             f"{path} exists and is kept; give another name, or overwrite it (overwrite=True, --overwrite)"

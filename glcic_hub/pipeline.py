@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from glcic_hub.blending import blend_poisson
 from glcic_hub.completion import complete
 from glcic_hub.config import GLCICConfig
+from glcic_hub.files import first_line
 from glcic_hub.hub import load_model, save_model
 from glcic_hub.images import Picture, PictureLike, open_picture
 from glcic_hub.masks import open_mask, transparent_pixels
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 
 Blend = Literal["none", "poisson"]
+Pictures: TypeAlias = list[Any] | tuple[Any, ...]  # of PictureLike; lists are invariant
+Masks: TypeAlias = PictureLike | Pictures | None
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -35,7 +38,7 @@ class GLCICPipeline:
         config: Architecture and mean pixel of the network.
         network: The trained completion network, batch normalisation not folded. It is kept as it is, for
             `save_pretrained`; a folded copy does the work.
-        device: Where to compute, such as `"cuda"` or `"cpu"`; None takes a GPU if there is one.
+        device: Where to compute, such as `"cuda"` or `"cpu"`; None takes a CUDA GPU if there is one.
         dtype: Precision of the computation: `torch.float32`, `torch.bfloat16` or `torch.float16`.
 
     Raises:
@@ -57,9 +60,10 @@ class GLCICPipeline:
         folded = fold_batch_norm(network).requires_grad_(False)
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            torch.zeros((), device=self.device).item()  # fails on a device that cannot compute
             self._folded = folded.to(self.device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError, ImportError) as error:  # torch raises any for a device it lacks
-            raise ValueError(f"cannot use the device {str(device)!r}: {str(error).splitlines()[0]}") from None
+            raise ValueError(f"cannot use the device {str(device)!r}: {first_line(error)}") from None
 
     @classmethod
     def from_pretrained(
@@ -92,14 +96,34 @@ class GLCICPipeline:
         """
         save_model(Path(folder), self.config, self.network)
 
+    @overload
+    def __call__(
+        self, image: str | Path | Image.Image, mask: Masks = ..., *, blend: Blend = ..., invert_mask: bool = ...
+    ) -> Image.Image: ...
+
+    @overload
+    def __call__(
+        self, image: NDArray[Any], mask: Masks = ..., *, blend: Blend = ..., invert_mask: bool = ...
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def __call__(
+        self, image: torch.Tensor, mask: Masks = ..., *, blend: Blend = ..., invert_mask: bool = ...
+    ) -> torch.Tensor: ...
+
+    @overload
+    def __call__(
+        self, image: Pictures, mask: Masks = ..., *, blend: Blend = ..., invert_mask: bool = ...
+    ) -> list[Picture]: ...
+
     def __call__(
         self,
-        image: PictureLike | Sequence[PictureLike],
-        mask: PictureLike | Sequence[PictureLike] | None = None,
+        image: PictureLike | Pictures,
+        mask: Masks = None,
         *,
         blend: Blend = "none",
         invert_mask: bool = False,
-    ) -> Any:
+    ) -> Picture | list[Picture]:
         """Completes one picture, or a list of them.
 
         Args:
@@ -146,17 +170,13 @@ class GLCICPipeline:
                 f"the image is {width}x{height} pixels as displayed and the mask {hole.shape[1]}x{hole.shape[0]}; "
                 "they must be equal"
             )
+        hint = (
+            "; if black marks the hole, invert the mask (invert_mask=True, --invert-mask)" if mask is not None else ""
+        )
         if hole.all():
-            raise ValueError(
-                "the mask covers the whole image, so there is nothing to complete it from; "
-                "if black marks the hole, invert the mask (invert_mask=True, --invert-mask)"
-            )
+            raise ValueError(f"the mask covers the whole image, so there is nothing to complete it from{hint}")
         if not hole.any():
-            warnings.warn(
-                "the mask is empty, so the image is returned unchanged; "
-                "if black marks the hole, invert the mask (invert_mask=True, --invert-mask)",
-                stacklevel=3,
-            )
+            warnings.warn(f"the mask is empty, so the image is returned unchanged{hint}", stacklevel=3)
             return picture.put(picture.rgb, hole, False)
         completed = self._complete_rgb(picture.rgb, hole)
         if blend == "poisson":

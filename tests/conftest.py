@@ -40,6 +40,11 @@ def pipe() -> GLCICPipeline:
     return GLCICPipeline(CONFIG, make_network(), device="cpu")
 
 
+def equal(first: object, second: object) -> bool:
+    """Whether two pictures, arrays or PIL images, have the same pixels."""
+    return np.array_equal(np.asarray(first), np.asarray(second))
+
+
 def make_photo(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     random = np.random.default_rng(seed)
     ramp = np.linspace(0, 200, width)[None, :, None] * np.linspace(0.2, 1, height)[:, None, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -275,14 +276,35 @@ def test_wrong_device_and_model(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert not (tmp_path / "out.png").exists()
 
 
-def test_installed_command(tmp_path: Path, photo_file: Path, mask_file: Path, model_folder: Path) -> None:
-    """In a process of its own: no traceback, no warning, exit codes that a script sees."""
+def test_in_a_process_of_its_own(tmp_path: Path, photo_file: Path, mask_file: Path, model_folder: Path) -> None:
+    """No traceback, no warning, exit codes that a script sees."""
     glcic = [sys.executable, "-m", "glcic_hub", "complete"]
     options = [str(mask_file), "-o", str(tmp_path / "out.png"), "--model", str(model_folder)]
     good = subprocess.run([*glcic, str(photo_file), *options], capture_output=True, text=True, check=False)
     assert (good.returncode, good.stdout, good.stderr) == (0, f"wrote {tmp_path / 'out.png'}\n", "")
     bad = subprocess.run([*glcic, str(photo_file), *options], capture_output=True, text=True, check=False)
     assert bad.returncode == 1 and bad.stderr.count("\n") == 1 and "Traceback" not in bad.stderr
+
+
+def test_training_names_the_photograph_that_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line, although the worker process that reads it raises a whole traceback."""
+    (tmp_path / "photographs").mkdir()
+    photograph = tmp_path / "photographs" / "a.png"
+    Image.fromarray(make_photo(40, 40)).save(photograph)
+    (tmp_path / "recipe.yaml").write_text(
+        "{width: 4, image_size: 32, patch_size: 16, resize: [32, 40], hole_size: [8, 16], batch_size: 2, "
+        "completion_steps: 2, optimizer: adamw, learning_rate: 0.01}"
+    )
+    arguments = ["train", "--data", str(photograph.parent), "--output", str(tmp_path / "run"), "--save-every", "1"]
+    arguments += ["--recipe", str(tmp_path / "recipe.yaml")]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'run' / 'model'}\n"
+
+    shutil.rmtree(tmp_path / "run" / "checkpoint-00000002")
+    photograph.write_bytes(photograph.read_bytes()[:1000])
+    assert main([*arguments, "--resume"]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if "glcic" in line]
+    assert len(errors) == 1 and re.search(r"cannot read the photograph .*a\.png: ", errors[0])
 
 
 def test_evaluate(tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

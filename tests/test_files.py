@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,13 @@ def test_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_named() -> None:
-    with pytest.raises(OSError, match="cannot write /dev/full: "):
-        write_whole(Path("/dev/full"), lambda _: Path("/dev/full").write_text("x"))
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    def full(temporary: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(temporary))
+
+    with pytest.raises(OSError, match=rf"^cannot write {tmp_path}/file: No space left on device$"):
+        write_whole(tmp_path / "file", full)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_file_has_the_usual_permissions(tmp_path: Path) -> None:

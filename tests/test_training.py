@@ -204,13 +204,13 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, photographs: 
 
 def test_a_run_starts_from_a_model(tmp_path: Path, photographs: Path, model_folder: Path) -> None:
     """With a learning rate of next to nothing, what comes out is what went in, mean pixel included."""
-    slow = dataclasses.replace(SMALL, learning_rate=1e-12, completion_steps=1)
+    slow = dataclasses.replace(SMALL, learning_rate=1e-12, completion_steps=1, image_size=28, resize=(28, 40))
     model = train(slow, photographs, tmp_path / "run", workers=0, start_from=model_folder)
     before, after = (load_file(folder / "model.safetensors") for folder in (model_folder, model))
     weights = [name for name in before if "running" not in name]
     assert weights and all(torch.allclose(before[name], after[name].float(), atol=1e-3) for name in weights)
     assert GLCICPipeline.from_pretrained(model).config.mean_pixel == MEAN_PIXEL
-    with pytest.raises(ValueError, match="another network than the recipe's"):
+    with pytest.raises(ValueError, match="has the width 4, and the recipe says 8"):
         train(dataclasses.replace(slow, width=8), photographs, tmp_path / "other", start_from=model_folder)
 
 
@@ -257,12 +257,13 @@ def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> Non
     SMALL.save(tmp_path / "recipe.yaml")
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--mixed_precision"]
     script = ["bf16", str(ROOT / "train_accelerate.py"), "--data", str(photographs), "--output", str(tmp_path / "run")]
-    options = ["--recipe", str(tmp_path / "recipe.yaml"), "--completion-steps", "3", "--workers", "0", "--seed", "5"]
-    command = [*launch, *script, *options, "--mixed-precision", "bf16"]
+    options = ["--recipe", str(tmp_path / "recipe.yaml"), "--completion-steps", "3", "--seed", "5"]
+    command = [*launch, *script, *options]
     first = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert first.returncode == 0, first.stderr
     assert f"wrote {tmp_path / 'run' / 'model'}" in first.stdout
 
+    assert (tmp_path / "run" / "checkpoint-00000003").is_dir()
     saved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
     assert (saved["completion_steps"], saved["seed"]) == (3, 5)
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

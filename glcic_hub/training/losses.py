@@ -36,7 +36,7 @@ def tint_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def gradient_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """The part of eq. 2 that is fine structure: the squared difference of the error between neighbouring pixels.
+    """The error of the fine structure: the squared difference of the error between neighbouring pixels.
 
     Neighbours across the hole's edge count, with no error outside, so that a step at the edge is an error too. Takes
     and gives what `completion_loss` does. Not in the paper: eq. 2 alone leaves the patterns of the dilated and

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from glcic_hub.config import GLCICConfig
-from glcic_hub.files import write_whole
+from glcic_hub.files import first_line, write_whole
 from glcic_hub.hub import load_model, save_model
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.picture_files import find_pictures
@@ -48,7 +48,11 @@ def completion_step(
     recipe: Recipe,
     accelerator: Accelerator,
 ) -> Tensor:
-    """One step of phase 1: the completion network alone learns eq. 2. Returns the value of eq. 2, a scalar."""
+    """One step of phase 1, the completion network alone: eq. 2, and what else the recipe weighs.
+
+    Returns:
+        The value of eq. 2 alone, a scalar.
+    """
     image, mask = batch["image"], batch["mask"]
     completed = network(image, mask)
     loss = completion_loss(completed, image, mask)
@@ -95,8 +99,9 @@ def _load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
     try:
         accelerator.load_state(str(checkpoint))
     except Exception as error:  # of safetensors, torch or the file system
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"cannot resume from {checkpoint}: {reason}; remove it to resume from an older one") from None
+        raise ValueError(
+            f"cannot resume from {checkpoint}: {first_line(error)}; remove it to resume from an older one"
+        ) from None
 
 
 def _checkpoints(output: Path) -> list[Path]:
@@ -108,13 +113,13 @@ def train(
     data: str | Path,
     output: str | Path,
     *,
-    mixed_precision: str = "no",
+    mixed_precision: str | None = None,
     workers: int = 1,
     save_every: int = 250,
     resume: bool = False,
     start_from: str | Path | None = None,
 ) -> Path:
-    """Trains the completion network with eq. 2 (phase 1 of sec. 3.4) and saves it as a model folder.
+    """Trains the completion network (phase 1 of sec. 3.4) and saves it as a model folder.
 
     Run it under `accelerate launch` to use several devices.
 
@@ -123,7 +128,7 @@ def train(
         data: Folder of photographs, searched with its subfolders.
         output: Folder of the run: checkpoints, `log.jsonl`, and the model folder `model`, written anew at each
             checkpoint.
-        mixed_precision: `no`, `bf16` or `fp16`.
+        mixed_precision: `no`, `bf16` or `fp16`; None takes what `accelerate launch` or `accelerate config` says.
         workers: Processes that read photographs, for each training process.
         save_every: Steps from one checkpoint to the next.
         resume: Go on from the last checkpoint in `output`. Otherwise `output` must not hold a run.
@@ -137,7 +142,7 @@ def train(
         FileExistsError: `output` holds a run, and `resume` is false.
         ValueError: `data` holds no photographs or an unreadable one, a number is out of its range, the batch cannot be
             split over the processes, the recipe or the number of photographs differs from that of the run to resume,
-            its last checkpoint is broken, or the model to start from is another network than the recipe's.
+            its last checkpoint is broken, or the model to start from has another width than the recipe.
     """
     if workers < 0 or save_every < 1:
         raise ValueError(f"workers must be at least 0 and save_every at least 1, not {workers} and {save_every}")
@@ -150,10 +155,11 @@ def train(
         raise ValueError(f"batch_size {recipe.batch_size} cannot be split over {accelerator.num_processes} processes")
     set_seed(recipe.seed)
     start = None if start_from is None else load_model(Path(start_from))
-    if start is not None and start[0] != recipe.config(start[0].mean_pixel):
-        raise ValueError(f"{start_from} is another network than the recipe's: {start[0]}")
+    if start is not None and start[0].width != recipe.width:
+        raise ValueError(f"{start_from} has the width {start[0].width}, and the recipe says {recipe.width}")
 
-    run = _open_run(accelerator, output, recipe, paths, resume=resume, mean_pixel=start and start[0].mean_pixel)
+    origin = {} if start is None else {"start_from": str(start_from), "mean_pixel": start[0].mean_pixel}
+    run = _open_run(accelerator, output, recipe, paths, resume=resume, origin=origin)
     config = recipe.config(run["mean_pixel"])
     network = _initial_network(config, recipe) if start is None else start[1]
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -188,9 +194,9 @@ def train(
                 with (output / LOG_FILE).open("a", encoding="utf-8") as log:
                     log.write(json.dumps({"step": done, "mse": loss, "images_per_s": round(rate, 2)}) + "\n")
         if done % save_every == 0 or done == recipe.completion_steps:
-            _save_checkpoint(accelerator, output, done)
             if accelerator.is_main_process:
                 save_model(model, config, accelerator.unwrap_model(trained), dtype=torch.float16)
+            _save_checkpoint(accelerator, output, done)
     progress.close()
     accelerator.end_training()
     return model
@@ -203,7 +209,7 @@ def _open_run(
     paths: Sequence[Path],
     *,
     resume: bool,
-    mean_pixel: tuple[float, float, float] | None,
+    origin: dict[str, Any],
 ) -> dict[str, Any]:
     """Makes the folder of a new run, or checks that of the run to resume; returns what `run.json` holds."""
     if resume and not _checkpoints(output):
@@ -214,7 +220,8 @@ def _open_run(
     if not resume and accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
         (output / LOG_FILE).unlink(missing_ok=True)
-        run = {"photographs": len(paths), "mean_pixel": mean_pixel or measure_mean_pixel(paths)}
+        run = origin or {"mean_pixel": measure_mean_pixel(paths)}
+        run = {"photographs": len(paths), **run}
         recipe.save(output / "recipe.yaml")
         write_whole(
             output / RUN_FILE, lambda path: path.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
