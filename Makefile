@@ -4,12 +4,16 @@ VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: sample test lint format clean
+.PHONY: sample pictures test lint format clean
 
 sample: $(VENV)/.installed  ## complete a sample photograph
 	mkdir -p out
-	$(VENV)/bin/glcic complete --sample coffee --blend poisson --overwrite \
-	    --output out/coffee.png --comparison out/coffee-before-after.png
+	$(VENV)/bin/glcic complete --sample rocket --blend poisson --overwrite \
+	    --output out/rocket.png --comparison out/rocket-before-after.png
+
+pictures: $(VENV)/.installed  ## make the README's picture anew
+	$(VENV)/bin/glcic complete --sample rocket --blend poisson --overwrite \
+	    --output out/rocket.png --comparison docs/before-after.jpg
 
 test: $(VENV)/.installed-dev  ## run the tests
 	$(VENV)/bin/python -m pytest

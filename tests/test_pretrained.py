@@ -1,0 +1,67 @@
+"""The weights that come with the package."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from skimage import data
+
+from glcic_hub import GLCICPipeline
+from glcic_hub.evaluation import hole_metrics, methods
+from glcic_hub.pipeline import PRETRAINED
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> GLCICPipeline:
+    return GLCICPipeline.from_pretrained(device="cpu")
+
+
+def test_they_are_small_and_in_the_package() -> None:
+    folder = resources.files("glcic_hub") / "pretrained"
+    assert PRETRAINED.samefile(str(folder))
+    assert sum(path.stat().st_size for path in PRETRAINED.iterdir()) < 16 * 2**20
+
+
+def crops_and_masks() -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """256×256 crops of scikit-image's photographs, which no weights of ours have seen, each with a 112×112 hole."""
+    mask = np.zeros((256, 256), np.uint8)
+    mask[72:184, 72:184] = 1
+    pairs = []
+    for name in ("coffee", "chelsea", "astronaut", "rocket"):
+        photograph = np.asarray(getattr(data, name)())
+        for left in range(0, photograph.shape[1] - 256, 64):
+            pairs.append((photograph[20:276, left : left + 256], mask))
+    return pairs
+
+
+def test_they_beat_the_baselines(pretrained: GLCICPipeline) -> None:
+    results: dict[str, list[list[float]]] = {}
+    for original, mask in crops_and_masks():
+        for name, method in methods(pretrained).items():
+            metrics = hole_metrics(original, method(original, mask), mask)
+            results.setdefault(name, []).append([metrics["psnr"], metrics["ssim"]])
+    mean = {name: np.mean(values, axis=0) for name, values in results.items()}
+    for baseline in ("Telea", "Navier-Stokes", "mean colour"):
+        assert mean["glcic"][0] > mean[baseline][0] + 0.5, mean
+        assert (mean["glcic, blended"] > mean[baseline]).all(), mean
+
+
+def test_the_fill_is_no_flat_blob(pretrained: GLCICPipeline) -> None:
+    """The middle of the hole has the colour of its surroundings, and some structure."""
+    middles, surroundings, textures = [], [], []
+    for original, mask in crops_and_masks():
+        completed = pretrained(original, mask)
+        middles.append(completed[112:144, 112:144].mean(axis=(0, 1)))
+        middle = np.zeros_like(mask)
+        middle[100:156, 100:156] = 1
+        textures.append(hole_metrics(original, completed, middle)["texture"])
+        ring = np.zeros_like(mask)
+        ring[64:192, 64:192] = 1
+        surroundings.append(original[(ring - mask) > 0].mean(axis=0))
+    correlation = np.corrcoef(np.ravel(middles), np.ravel(surroundings))[0, 1]
+    assert correlation > 0.9
+    assert np.mean(textures) > 0.1
+    assert np.std(middles, axis=0).min() > 0.5 * np.std(surroundings, axis=0).min()
