@@ -48,6 +48,13 @@ def test_padding_keeps_the_picture_in_place(pipe: GLCICPipeline) -> None:
     np.testing.assert_allclose(pipe((photo / 255).astype(np.float32), mask), expected, atol=1e-5)
 
 
+def test_padding_is_that_of_the_edge(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    """46×61 gives what 48×64 gives whose last rows and columns are repeated, in the same place."""
+    padded_photo = np.pad(photo, ((0, 2), (0, 3), (0, 0)), mode="edge")
+    padded_mask = np.pad(mask, ((0, 2), (0, 3)), mode="edge")
+    assert np.abs(pipe(padded_photo, padded_mask)[:46, :61].astype(int) - pipe(photo, mask)).max() <= 1
+
+
 def test_lists(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8], photo_file: Path) -> None:
     expected = pipe(photo, mask)
     one_mask = pipe([photo, photo_file], mask)
