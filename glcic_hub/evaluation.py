@@ -111,13 +111,14 @@ def evaluate(
     if size < SSIM_WINDOW or seed < 0:
         raise ValueError(f"size must be at least {SSIM_WINDOW} and seed at least 0, not {size} and {seed}")
     paths = find_pictures(Path(photographs))
-    results: dict[str, list[list[float]]] = {}
+    named = methods(pipe)
+    results: dict[str, list[list[float]]] = {name: [] for name in named}
     for index, path in enumerate(tqdm(paths, unit="photograph")):
         original = centre_crop(path, size)
         mask = random_rectangle(np.random.default_rng([seed, index]), size, size, hole_size)
-        for name, method in methods(pipe).items():
+        for name, method in named.items():
             metrics = hole_metrics(original, method(original, mask), mask)
-            results.setdefault(name, []).append([metrics[metric] for metric in METRICS])
+            results[name].append([metrics[metric] for metric in METRICS])
     return {
         name: {metric: _mean(values) for metric, values in zip(METRICS, zip(*rows, strict=True), strict=True)}
         for name, rows in results.items()

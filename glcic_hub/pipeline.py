@@ -145,7 +145,8 @@ class GLCICPipeline:
         Raises:
             FileNotFoundError: A file does not exist.
             ValueError: An image or mask cannot be read or is of a wrong kind, shape or range; the sizes differ; the
-                mask covers everything; the lists are not of the same length; `blend` is unknown.
+                mask covers everything; the lists are not of the same length; `blend` is unknown; there is no mask to
+                invert.
             MemoryError: The picture is too large for the device.
         """
         if blend not in ("none", "poisson"):
@@ -188,8 +189,8 @@ class GLCICPipeline:
         mask = torch.from_numpy(hole)[None, None].float()
         try:
             return complete(self._folded, image, mask)[0].permute(1, 2, 0).numpy()
-        except RuntimeError as error:  # torch has no exception of its own for the CPU's memory
-            if "memory" not in str(error).lower():
+        except RuntimeError as error:  # torch has an exception of its own for the GPU's memory, none for the CPU's
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
             size = f"{rgb.shape[1]}x{rgb.shape[0]}"
             raise MemoryError(f"not enough memory on {self.device} for a picture of {size} pixels") from None
