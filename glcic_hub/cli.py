@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -16,17 +18,18 @@ from glcic_hub.folders import complete_folder
 from glcic_hub.picture_files import check_output, save_picture
 from glcic_hub.pipeline import GLCICPipeline
 from glcic_hub.samples import load_sample
+from glcic_hub.training.recipe import DEFAULT_RECIPE, Recipe, recipe_names
 from glcic_hub.version import __version__
 
-OK, FAILED, INTERRUPTED = 0, 1, 130
+OK, FAILED, PREEMPTED, INTERRUPTED = 0, 1, 75, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the `glcic` command.
 
     Returns:
-        The exit code: 0 if all went well; 1 if something failed, with a line on standard error for each failure; 130
-        if it was interrupted. Wrong usage exits with 2.
+        The exit code: 0 if all went well; 1 if something failed, with a line on standard error for each failure; 75
+        (try again) if training was stopped by SIGTERM and saved; 130 if it was interrupted. Wrong usage exits with 2.
     """
     options = _parser().parse_args(arguments)
     with warnings.catch_warnings():
@@ -35,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             code: int = options.run(options)
             return code
-        except (ValueError, OSError, MemoryError) as error:
+        except (ValueError, OSError, MemoryError, FloatingPointError) as error:
             # A loader's worker puts its traceback before the message.
             _say(f"error: {(str(error).strip() or type(error).__name__).splitlines()[-1]}")
             return FAILED
@@ -142,43 +145,97 @@ def _pipeline(options: argparse.Namespace) -> GLCICPipeline:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_train)
-    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="photographs, with subfolders")
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="FOLDER", help="the run: checkpoints, log, model"
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        required=True,
+        metavar="WHERE",
+        help="a folder of photographs; or user/name, a dataset on the Hub; or a folder of Parquet files or tar "
+        "shards; name:split takes another split than train",
     )
-    parser.add_argument("--recipe", default="compact", metavar="NAME|FILE", help="places2, compact, or a YAML file")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
-    parser.add_argument("--from", dest="start_from", type=Path, metavar="MODEL", help="a trained model to start from")
-    parser.add_argument(
+    data.add_argument("--stream", action="store_true", help="read a dataset as it comes")
+    data.add_argument("--validation", metavar="WHERE", help="other photographs (default: a tenth is kept back)")
+    data.add_argument("--mean-pixel", type=float, nargs=3, metavar=("R", "G", "B"), help="default: it is measured")
+    data.add_argument("--workers", type=int, metavar="N", help="processes that read photographs (default: 1; GPU: 8)")
+    run = parser.add_argument_group("run")
+    run.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="checkpoints, log, pictures, model")
+    run.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
+    run.add_argument("--from", dest="start_from", metavar="MODEL", help="a trained model, folder or user/name")
+    run.add_argument(
         "--mixed-precision", choices=["no", "bf16", "fp16"], help="default: what accelerate launch or its config says"
     )
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that read photographs")
-    parser.add_argument("--save-every", type=int, default=250, metavar="STEPS", help="steps between checkpoints")
-    overrides = parser.add_argument_group("instead of what the recipe says")
-    overrides.add_argument("--completion-steps", type=int, metavar="N", help="steps of phase 1")
-    overrides.add_argument("--batch-size", type=int, metavar="N", help="pictures in one step, over all processes")
-    overrides.add_argument("--learning-rate", type=float, metavar="RATE", help="greatest rate")
-    overrides.add_argument("--seed", type=int, metavar="N", help="decides weights, order, patches and holes")
+    run.add_argument(
+        "--accumulation", type=int, default=1, metavar="N", help="parts that a batch is cut into to fit the memory"
+    )
+    run.add_argument("--compile", action="store_true", help="compile the networks")
+    run.add_argument("--save-every", type=int, default=250, metavar="STEPS", help="default: 250")
+    run.add_argument("--keep", type=int, default=2, metavar="N", help="checkpoints that are kept (default: 2)")
+    run.add_argument("--validate-every", type=int, default=1000, metavar="STEPS", help="default: 1000")
+    run.add_argument(
+        "--trackers",
+        nargs="*",
+        default=["tensorboard"],
+        metavar="NAME",
+        help="default: tensorboard; no NAME, no tracker",
+    )
+    run.add_argument("--push-to-hub", "--push_to_hub", metavar="USER/NAME", help="upload the model at the end")
+    run.add_argument("--push-every", type=int, metavar="STEPS", help="upload it before that, too")
+    recipe = parser.add_argument_group("recipe", "what comes out depends on this, and is saved with the run")
+    recipe.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help=f"{', '.join(recipe_names())}, or a YAML file (default: {DEFAULT_RECIPE})",
+    )
+    types = get_type_hints(Recipe)
+    for entry in dataclasses.fields(Recipe):
+        recipe.add_argument(
+            f"--{entry.name.replace('_', '-')}", help=entry.metadata["help"], **_flag(types[entry.name])
+        )
+
+
+def _flag(kind: Any) -> dict[str, Any]:
+    """How a recipe entry of a type is given on the command line."""
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    if get_origin(kind) is tuple:
+        return {"type": int, "nargs": 2, "metavar": ("MIN", "MAX")}
+    return {"action": argparse.BooleanOptionalAction} if kind is bool else {"type": kind, "metavar": "N"}
 
 
 def _train(options: argparse.Namespace) -> int:
     try:
-        from glcic_hub.training import Recipe, train
+        from glcic_hub.training.trainer import PreemptedError, train
     except ModuleNotFoundError as error:
         raise ValueError(f'training needs {error.name}: pip install "glcic-hub[train]"') from None
 
-    names = ("completion_steps", "batch_size", "learning_rate", "seed")
-    overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    model = train(
-        Recipe.load(options.recipe, **overrides),
-        options.data,
-        options.output,
-        mixed_precision=options.mixed_precision,
-        workers=options.workers,
-        save_every=options.save_every,
-        resume=options.resume,
-        start_from=options.start_from,
-    )
+    entries = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(Recipe)}
+    overrides = {name: value for name, value in entries.items() if value is not None}
+    saved = options.output / "recipe.yaml"
+    source = options.recipe or (str(saved) if options.resume and saved.exists() else DEFAULT_RECIPE)
+    try:
+        model = train(
+            Recipe.load(source, **overrides),
+            options.data,
+            options.output,
+            stream=options.stream,
+            validation=options.validation,
+            mean_pixel=options.mean_pixel,
+            start_from=options.start_from,
+            resume=options.resume,
+            mixed_precision=options.mixed_precision,
+            accumulation=options.accumulation,
+            compile=options.compile,
+            workers=options.workers,
+            save_every=options.save_every,
+            keep=options.keep,
+            validate_every=options.validate_every,
+            trackers=options.trackers,
+            push_to_hub=options.push_to_hub,
+            push_every=options.push_every,
+        )
+    except PreemptedError as stopped:
+        _say(str(stopped))
+        return PREEMPTED
     print(f"wrote {model}")
     return OK
 

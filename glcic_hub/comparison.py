@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub.images import PictureLike, open_picture, to_uint8
@@ -32,8 +35,15 @@ def side_by_side(
     opened = open_picture(image)
     hole = transparent_pixels(opened) if mask is None else open_mask(mask, invert=invert_mask)
     with_hole = np.where(hole[..., None], np.float32(1), opened.rgb)
-    height, width = hole.shape
-    row = Image.new("RGB", (3 * width + 2 * GAP, height), "white")
-    for place, rgb in enumerate((with_hole, open_picture(completed).rgb, opened.rgb)):
-        row.paste(Image.fromarray(to_uint8(rgb)), (place * (width + GAP), 0))
-    return row
+    return grid([[to_uint8(rgb) for rgb in (with_hole, open_picture(completed).rgb, opened.rgb)]])
+
+
+def grid(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> Image.Image:
+    """Puts pictures (H, W, 3) of one size into rows and columns, 8 white pixels apart."""
+    height, width = rows[0][0].shape[:2]
+    size = (len(rows[0]) * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP)
+    whole = Image.new("RGB", size, "white")
+    for top, row in enumerate(rows):
+        for left, picture in enumerate(row):
+            whole.paste(Image.fromarray(picture), (left * (width + GAP), top * (height + GAP)))
+    return whole

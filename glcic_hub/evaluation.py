@@ -115,17 +115,19 @@ def evaluate(
     results: dict[str, list[list[float]]] = {name: [] for name in named}
     for index, path in enumerate(tqdm(paths, unit="photograph")):
         original = centre_crop(path, size)
-        mask = random_rectangle(np.random.default_rng([seed, index]), size, size, hole_size)
+        mask = random_rectangle(np.random.default_rng([seed, index]), size, size, hole_size).mask(size, size)
         for name, method in named.items():
             metrics = hole_metrics(original, method(original, mask), mask)
             results[name].append([metrics[metric] for metric in METRICS])
     return {
-        name: {metric: _mean(values) for metric, values in zip(METRICS, zip(*rows, strict=True), strict=True)}
+        name: {
+            metric: mean_of_defined(values) for metric, values in zip(METRICS, zip(*rows, strict=True), strict=True)
+        }
         for name, rows in results.items()
     }
 
 
-def _mean(values: Iterable[float]) -> float:
+def mean_of_defined(values: Iterable[float]) -> float:
     """The mean of the values that are defined; a flat photograph has no texture to compare with."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")

@@ -1,44 +1,71 @@
-"""What a model folder holds: `config.json` and `model.safetensors`, the completion network."""
+"""What a model folder, or a model repository on the Hub, holds: config, networks, model card."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
+from string import Template
+from typing import Literal
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from glcic_hub.config import GLCICConfig
-from glcic_hub.files import write_whole
-from glcic_hub.networks import CompletionNetwork
+from glcic_hub.files import first_line, write_whole
+from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+DISCRIMINATOR_PARTS = ("global_discriminator", "local_discriminator", "fusion")
+"""Parts of the context discriminator, each in a file of its own, `<part>.safetensors`; completion needs none."""
+CARD_FILE = "README.md"
+CARD_TEMPLATE = resources.files("glcic_hub") / "model_card_template.md"
 
 
 def save_model(
-    folder: Path, config: GLCICConfig, network: CompletionNetwork, *, dtype: torch.dtype = torch.float32
+    folder: Path,
+    config: GLCICConfig,
+    network: CompletionNetwork,
+    discriminator: ContextDiscriminator | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Writes a model folder that `load_model` reads.
+    """Writes a model folder that `load_model` and `load_discriminator` read.
 
     Args:
         folder: Made if it does not exist; a model in it is replaced.
         config: Architecture and mean pixel of `network`.
         network: The completion network, batch normalisation not folded, so that it can be trained further.
-        dtype: Precision of the convolutions' weights. All else, which is small, is saved in float32.
+        discriminator: Saved too, to train further.
+        dtype: Precision of the weights of convolutions and fully-connected layers. All else, which is small, is
+            saved in float32.
 
     Raises:
         OSError: The folder cannot be made or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _save_weights(folder / WEIGHTS_FILE, network, dtype)
+    for part in DISCRIMINATOR_PARTS:
+        path = folder / f"{part}.safetensors"
+        module = getattr(discriminator, part, None)
+        if module is None:
+            path.unlink(missing_ok=True)
+        else:
+            _save_weights(path, module, dtype)
+    write_whole(folder / CONFIG_FILE, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
+
+
+def _save_weights(path: Path, network: nn.Module, dtype: torch.dtype) -> None:
     tensors = {
         name: tensor.detach().to("cpu", dtype if tensor.ndim > 1 else torch.float32).contiguous()
         for name, tensor in network.state_dict().items()
         if tensor.is_floating_point()  # BN's count of batches is of no use to anyone
     }
     content = safetensors.torch.save(tensors, metadata={"format": "pt"})
-    write_whole(folder / WEIGHTS_FILE, lambda path: path.write_bytes(content))
-    write_whole(folder / CONFIG_FILE, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
 def load_model(folder: Path) -> tuple[GLCICConfig, CompletionNetwork]:
@@ -59,25 +86,60 @@ def load_model(folder: Path) -> tuple[GLCICConfig, CompletionNetwork]:
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from None
     with torch.device("meta"):  # takes no memory, whatever the config says
-        expected = CompletionNetwork(config.width, config.mean_pixel).state_dict()
-    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items() if tensor.is_floating_point()}
-    weights = folder / WEIGHTS_FILE
-    try:
-        with safe_open(weights, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            if found != wanted:
-                raise ValueError(f"{weights} does not fit {CONFIG_FILE}: {_difference(found, wanted)}")
-            tensors = {name: file.get_tensor(name).float() for name in wanted}
-    except SafetensorError as error:
-        raise ValueError(
-            f"{weights} is not a whole safetensors file ({error}); download it or save it again"
-        ) from None
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{weights} holds NaN or infinity in {name}")
+        expected = CompletionNetwork(config.width, config.mean_pixel)
+    tensors = _load_weights(folder / WEIGHTS_FILE, expected)
     network = CompletionNetwork(config.width, config.mean_pixel)
     network.load_state_dict({**network.state_dict(), **tensors})
     return config, network.eval()
+
+
+def load_discriminator(folder: Path, config: GLCICConfig) -> ContextDiscriminator | None:
+    """Reads the discriminators of a model folder.
+
+    Returns:
+        The context discriminator in evaluation mode, in float32, on the CPU, of the parts that the folder holds; None
+        if it holds none.
+
+    Raises:
+        ValueError: A file is not what it should be; the message names it.
+    """
+    found = [part for part in DISCRIMINATOR_PARTS if (folder / f"{part}.safetensors").exists()]
+    if not found:
+        return None
+    if "fusion" not in found or len(found) == 1:
+        raise ValueError(f"the discriminators in {folder} are not whole: there is {', '.join(found)} alone")
+    kind: Literal["both", "global", "local"] = "both"
+    if len(found) == 2:
+        kind = "global" if "global_discriminator" in found else "local"
+    with torch.device("meta"):
+        expected = ContextDiscriminator(config.width, config.image_size, config.patch_size, kind)
+    tensors = {
+        f"{part}.{name}": tensor
+        for part in found
+        for name, tensor in _load_weights(folder / f"{part}.safetensors", getattr(expected, part)).items()
+    }
+    discriminator = ContextDiscriminator(config.width, config.image_size, config.patch_size, kind)
+    discriminator.load_state_dict({**discriminator.state_dict(), **tensors})
+    return discriminator.eval()
+
+
+def _load_weights(path: Path, expected: nn.Module) -> dict[str, Tensor]:
+    """Reads the floating-point tensors of a network, in float32, if their names and shapes are as expected."""
+    wanted = {
+        name: tuple(tensor.shape) for name, tensor in expected.state_dict().items() if tensor.is_floating_point()
+    }
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            if found != wanted:
+                raise ValueError(f"{path} does not fit {CONFIG_FILE}: {_difference(found, wanted)}")
+            tensors = {name: file.get_tensor(name).float() for name in wanted}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file ({error}); download it or save it again") from None
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path} holds NaN or infinity in {name}")
+    return tensors
 
 
 def _difference(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> str:
@@ -88,3 +150,87 @@ def _difference(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, 
         if found[name] != shape:
             return f"{name} is {found[name]}, the config says {shape}"
     return f"it has a tensor too many, {min(set(found) - set(wanted))}"
+
+
+def save_card(folder: Path, entries: Mapping[str, str]) -> None:
+    """Writes the model card of a trained model.
+
+    Args:
+        folder: The model folder.
+        entries: What the places of `model_card_template.md` are filled with, all of them.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    text = Template(CARD_TEMPLATE.read_text(encoding="utf-8")).substitute(entries)
+    write_whole(folder / CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def find_model(model: str | Path) -> Path:
+    """The folder of a model: a folder as it is; a repository on the Hub, `user/name`, is downloaded.
+
+    Raises:
+        FileNotFoundError: No such folder or repository.
+        OSError: The Hub cannot be reached, or the disk is full.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    if isinstance(model, Path) or str(model).count("/") != 1:
+        raise FileNotFoundError(f"no model in {folder}: {folder.name} does not exist")
+    try:
+        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
+    except (HFValidationError, RepositoryNotFoundError):
+        raise FileNotFoundError(f"no folder and no model on the Hub is called {model}") from None
+    except LocalEntryNotFoundError as error:
+        raise OSError(f"no folder is called {model}, and the Hub cannot be reached: {first_line(error)}") from None
+
+
+def make_repository(repository: str) -> str:
+    """Makes a model repository on the Hub, if it does not exist.
+
+    Args:
+        repository: `user/name`.
+
+    Returns:
+        Its address.
+
+    Raises:
+        ValueError: `repository` is not a name.
+        OSError: The Hub cannot be reached or refuses; the message says why.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError
+
+    api = HfApi()
+    try:
+        api.whoami()  # `create_repo` says nothing of a wrong token where the repository exists
+        return str(api.create_repo(repository, exist_ok=True))
+    except HFValidationError as error:
+        raise ValueError(
+            f"{repository} is not the name of a model on the Hub, user/name: {first_line(error)}"
+        ) from None
+    except Exception as error:  # huggingface_hub's own, or of the HTTP library below it
+        raise OSError(f"cannot push to {repository}: {first_line(error)}") from None
+
+
+def push_folder(folder: Path, repository: str, message: str) -> None:
+    """Uploads a model folder to its repository on the Hub, in one commit.
+
+    Args:
+        folder: The model folder, with its card.
+        repository: `user/name`, as `make_repository` made it.
+        message: Of the commit.
+
+    Raises:
+        OSError: The Hub cannot be reached or refuses; the message says why.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
+    except Exception as error:  # huggingface_hub's own, or of the HTTP library below it
+        raise OSError(f"cannot push to {repository}: {first_line(error)}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,33 +63,41 @@ def transparent_pixels(picture: OpenedPicture) -> NDArray[np.bool_]:
     return np.asarray(picture.alpha < 1)
 
 
-def random_rectangle(
-    random: np.random.Generator, height: int, width: int, hole_size: tuple[int, int]
-) -> NDArray[np.uint8]:
+class Rectangle(NamedTuple):
+    """A rectangular hole, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def mask(self, height: int, width: int) -> NDArray[np.uint8]:
+        """The (height, width) mask of 0 and 1; 1 = pixel to complete."""
+        mask = np.zeros((height, width), np.uint8)
+        mask[self.top : self.top + self.height, self.left : self.left + self.width] = 1
+        return mask
+
+
+def random_rectangle(random: np.random.Generator, height: int, width: int, hole_size: tuple[int, int]) -> Rectangle:
     """Draws one rectangular hole at a random place, as the paper's training does (sec. 3.4).
 
     Args:
         random: Source of randomness; the same state gives the same hole.
-        height: Height of the mask in pixels.
-        width: Width of the mask in pixels.
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
         hole_size: Least and greatest side of the hole in pixels, both included; height and width are drawn
             separately. [96, 128] in the paper.
-
-    Returns:
-        (height, width) mask of 0 and 1; 1 = pixel to complete.
 
     Raises:
         ValueError: The greatest hole does not fit.
     """
     least, greatest = hole_size
     if not 1 <= least <= greatest <= min(height, width):
-        raise ValueError(f"a hole of [{least}, {greatest}] pixels does not fit a mask of {width}x{height}")
+        raise ValueError(f"a hole of [{least}, {greatest}] pixels does not fit a picture of {width}x{height}")
     hole_height, hole_width = random.integers(least, greatest + 1, size=2)
     top = random.integers(0, height - hole_height + 1)
     left = random.integers(0, width - hole_width + 1)
-    mask = np.zeros((height, width), np.uint8)
-    mask[top : top + hole_height, left : left + hole_width] = 1
-    return mask
+    return Rectangle(int(top), int(left), int(hole_height), int(hole_width))
 
 
 def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:

@@ -286,25 +286,27 @@ def test_in_a_process_of_its_own(tmp_path: Path, photo_file: Path, mask_file: Pa
     assert bad.returncode == 1 and bad.stderr.count("\n") == 1 and "Traceback" not in bad.stderr
 
 
-def test_training_names_the_photograph_that_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In one line, although the worker process that reads it raises a whole traceback."""
+def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Flags override the recipe; a resumed run takes its own; errors from a worker process come in one line."""
     (tmp_path / "photographs").mkdir()
     photograph = tmp_path / "photographs" / "a.png"
     Image.fromarray(make_photo(40, 40)).save(photograph)
     (tmp_path / "recipe.yaml").write_text(
         "{width: 4, image_size: 32, patch_size: 16, resize: [32, 40], hole_size: [8, 16], batch_size: 2, "
-        "completion_steps: 2, optimizer: adamw, learning_rate: 0.01}"
+        "completion_steps: 9, discriminator_steps: 0, total_steps: 9, optimizer: adamw, learning_rate: 0.01}"
     )
     arguments = ["train", "--data", str(photograph.parent), "--output", str(tmp_path / "run"), "--save-every", "1"]
-    arguments += ["--recipe", str(tmp_path / "recipe.yaml")]
-    assert main(arguments) == 0
+    overrides = ["--recipe", str(tmp_path / "recipe.yaml"), "--completion-steps", "2", "--total-steps", "2"]
+    assert main([*arguments, *overrides]) == 0
     assert capsys.readouterr().out == f"wrote {tmp_path / 'run' / 'model'}\n"
 
     shutil.rmtree(tmp_path / "run" / "checkpoint-00000002")
     photograph.write_bytes(photograph.read_bytes()[:1000])
+    assert main([*arguments, "--resume", "--alpha", "0.5"]) == 1
+    assert "begun with another recipe: alpha 0.0004 and 0.5" in capsys.readouterr().err
     assert main([*arguments, "--resume"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if "glcic" in line]
-    assert len(errors) == 1 and re.search(r"cannot read the photograph .*a\.png: ", errors[0])
+    assert len(errors) == 1 and re.search(r"none of the 1 photographs can be read, .*a\.png for one", errors[0])
 
 
 def test_evaluate(tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,19 @@
+"""Whole runs: resumed, killed, on two processes, with bad input."""
+
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import random
+import resource
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,267 +21,368 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file
-from torch import nn
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.networks import CompletionNetwork
-from glcic_hub.training import Recipe, train
-from glcic_hub.training.data import TrainingSamples, measure_mean_pixel
-from glcic_hub.training.initialisation import initialise_spreading
-from glcic_hub.training.losses import completion_loss, gradient_loss, tint_loss
-from glcic_hub.training.trainer import learning_rate_at
+from glcic_hub.hub import load_discriminator
+from glcic_hub.training.recipe import Recipe
+from glcic_hub.training.trainer import train
 from tests.conftest import MEAN_PIXEL, make_hole, make_photo
+from tests.local_hub import TOKEN, serve_hub
+from tests.training_parts import SMALL, make_photographs
 
 ROOT = Path(__file__).parents[1]
-SMALL = Recipe(
-    width=4,
-    image_size=32,
-    patch_size=16,
-    resize=(32, 40),
-    hole_size=(8, 16),
-    flip=True,
-    batch_size=4,
-    completion_steps=5,
-    optimizer="adamw",
-    learning_rate=0.01,
-    initialisation="spreading",
-    tint_weight=6.0,
-    gradient_weight=10.0,
-)
+SCRIPT = str(ROOT / "train_accelerate.py")
+LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch"]
+# With `--cpu --num_processes 2` Accelerate starts a single process, unless there is MPI.
+LAUNCH_TWO = [*LAUNCHER, "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--dynamo_backend", "no"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+QUIET: dict[str, Any] = {"workers": 0, "trackers": ()}
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photographs")
-    for index in range(12):
-        Image.fromarray(make_photo(40 + index, 60 - index, seed=index)).save(folder / f"{index:02}.png")
+    return make_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Path:
+    """A whole run of 10 steps, all checkpoints kept; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(SMALL, photographs, folder, workers=0, save_every=1, validate_every=2, keep=99)
     return folder
 
 
-def test_losses_against_numpy() -> None:
-    """Eq. 2 averaged over each hole, whatever its size; its tint; its differences, those across the edge included."""
-    random = np.random.default_rng(0)
-    completed, image = random.random((2, 3, 3, 8, 9))
-    mask = np.zeros((3, 1, 8, 9))
-    mask[0, :, 2:5, 3:4], mask[1, :, :, 1:8], mask[2, :, 7, 8] = 1, 1, 1
-    squares, tints, gradients = [], [], []
-    for sample in range(3):
-        error = (completed - image)[sample][:, mask[sample, 0] > 0]
-        squares.append((error**2).mean())
-        tints.append(((error - error.mean(axis=0)) ** 2).mean())
-        whole = (completed - image)[sample] * mask[sample]
-        differences = [np.diff(whole, axis=axis) ** 2 for axis in (1, 2)]
-        gradients.append(sum(map(np.sum, differences)) / (3 * mask[sample].sum()))
-    tensors = [torch.from_numpy(array) for array in (completed, image, mask)]
-    assert completion_loss(*tensors).item() == pytest.approx(np.mean(squares), abs=1e-12)
-    assert tint_loss(*tensors).item() == pytest.approx(np.mean(tints), abs=1e-12)
-    assert gradient_loss(*tensors).item() == pytest.approx(np.mean(gradients), abs=1e-12)
+def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Of all networks."""
+    files = sorted(checkpoint.glob("*.safetensors"))
+    assert files
+    return {f"{path.stem} {name}": tensor for path in files for name, tensor in load_file(path).items()}
 
 
-def test_losses_ignore_what_is_outside_the_hole() -> None:
-    completed = torch.rand(2, 3, 8, 8, requires_grad=True)
-    mask = torch.zeros(2, 1, 8, 8)
-    mask[..., 2:6, 3:7] = 1
-    image = torch.rand(2, 3, 8, 8)
-    losses = [function(completed, image, mask) for function in (completion_loss, tint_loss, gradient_loss)]
-    torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-    assert completed.grad is not None
-    assert torch.equal(completed.grad != 0, mask.expand_as(completed) > 0)
+def assert_same_weights(first: Path, second: Path) -> None:
+    one, other = weights_of(first), weights_of(second)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_the_papers_recipe() -> None:
-    recipe = Recipe.load("places2")
-    assert recipe == Recipe()
-    assert (recipe.batch_size, recipe.completion_steps) == (96, 90_000)
-    assert (recipe.resize, recipe.image_size, recipe.hole_size) == ((256, 384), 256, (96, 128))
-    assert (recipe.optimizer, recipe.initialisation) == ("adadelta", "pytorch")
-    assert (recipe.tint_weight, recipe.gradient_weight) == (0, 0)
+def read_log(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-def test_recipes_are_saved_and_loaded(tmp_path: Path) -> None:
+def run_script(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, SCRIPT, *map(str, arguments)]
+    settings: dict[str, Any] = {"env": ENVIRONMENT, "timeout": 300, **options}
+    return subprocess.run(command, capture_output=True, text=True, check=False, **settings)
+
+
+def test_what_a_run_leaves(trained: Path) -> None:
+    checkpoints = sorted(path.name for path in trained.glob("checkpoint-*"))
+    assert checkpoints == [f"checkpoint-{step:08}" for step in range(1, 11)]
+    assert not list(trained.glob(".*"))
+    assert Recipe.load(str(trained / "recipe.yaml")) == SMALL
+    facts = json.loads((trained / "run.json").read_text())
+    assert facts["photographs"] == 11  # one is held out
+    log = read_log(trained)
+    keys = {phase: {key for entry in log if entry["phase"] == phase for key in entry} for phase in (1, 2, 3)}
+    losses = {"step", "phase", "images_per_s"}
+    figures = {"psnr", "ssim", "texture"}
+    assert keys[1] == losses | figures | {"mse"}
+    assert keys[2] == losses | {"discriminator", "real", "fake"}  # the completion network stays as it is
+    assert keys[3] == losses | figures | {"mse", "discriminator", "real", "fake", "adversarial", "alpha"}
+    alphas = [entry["alpha"] for entry in log if "alpha" in entry]
+    assert alphas[0] > 0.01 and alphas[1:] == pytest.approx([0.0004] * 2)  # balanced for one step
+    grids = sorted(path.name for path in (trained / "grids").iterdir())
+    assert grids == [f"step-{step:08}.png" for step in (2, 4, 8, 10)]
+    with Image.open(trained / "grids" / "step-00000010.png") as grid, Image.open(trained / "losses.png") as plot:
+        assert grid.size == (4 * 32 + 3 * 8, 32)  # hole, fill, blended, original
+        assert min(plot.size) > 500
+    assert list((trained / "trackers").rglob("events.out.tfevents.*"))
+
+
+def test_the_result_completes_and_can_be_trained_further(trained: Path, photographs: Path, tmp_path: Path) -> None:
+    model = trained / "model"
+    assert {path.name for path in model.iterdir()} == {
+        "README.md", "config.json", "fusion.safetensors", "global_discriminator.safetensors",
+        "local_discriminator.safetensors", "model.safetensors", "recipe.yaml",
+    }  # fmt: skip
+    pipe = GLCICPipeline.from_pretrained(model)
+    photo, mask = make_photo(40, 44), make_hole(40, 44)
+    assert not np.array_equal(pipe(photo, mask), photo)
+    last = weights_of(trained / "checkpoint-00000010")
+    for name, tensor in pipe.network.state_dict().items():
+        if tensor.is_floating_point():
+            assert torch.allclose(tensor, last[f"model {name}"], rtol=1e-3, atol=1e-6)
+    card = (model / "README.md").read_text()
+    assert "11 photographs" in card and "| 3 | 10 | " in card and "total_steps: 10" in card and "$" not in card
+    assert str(photographs) not in card
+
+    without_pretraining = dataclasses.replace(
+        SMALL, completion_steps=0, discriminator_steps=0, total_steps=1, joint_learning_rate=1e-12,
+        discriminator_learning_rate=1e-12,
+    )  # fmt: skip
+    tuned = train(without_pretraining, photographs, tmp_path / "tuned", start_from=model, **QUIET)
+    before, after = (load_discriminator(folder, pipe.config) for folder in (model, tuned))
+    assert before is not None and after is not None
+    old, new = dict(before.named_parameters()), dict(after.named_parameters())
+    assert old.keys() == new.keys() and all(torch.allclose(old[name], new[name], atol=1e-4) for name in old)
+
+
+def test_the_best_model_is_that_of_the_last_phase_with_the_greatest_ssim(trained: Path) -> None:
+    log = read_log(trained)
+    validated = [entry for entry in log if "ssim" in entry]
+    best = max(validated, key=lambda entry: (entry["phase"], entry["ssim"]))
+    assert best["phase"] == 3
+    assert f"| 3 | {best['step']} | " in (trained / "best" / "README.md").read_text()
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(trained: Path, photographs: Path, tmp_path: Path) -> None:
+    """From a checkpoint in each phase; what was logged after it is logged once."""
+    for step in (2, 5, 8):
+        run = tmp_path / f"run-{step}"
+        shutil.copytree(trained, run)
+        for checkpoint in sorted(run.glob("checkpoint-*"))[step:]:
+            shutil.rmtree(checkpoint)
+        train(SMALL, photographs, run, resume=True, save_every=1, validate_every=2, **QUIET)
+        assert_same_weights(run / "checkpoint-00000010", trained / "checkpoint-00000010")
+        logs = read_log(run), read_log(trained)
+        for entry in [*logs[0], *logs[1]]:
+            entry.pop("images_per_s", None)
+        assert logs[0] == logs[1]
+
+
+def test_a_killed_run_equals_an_uninterrupted_one(photographs: Path, tmp_path: Path) -> None:
+    """SIGKILL at a random moment of each phase, then the end; on two threads, in single precision."""
+    longer = dataclasses.replace(SMALL, completion_steps=25, discriminator_steps=25, total_steps=75)
+    train(longer, photographs, tmp_path / "whole", save_every=3, **QUIET)
+    longer.save(tmp_path / "recipe.yaml")
+    run = tmp_path / "killed"
+    arguments = ["--data", photographs, "--output", run, "--recipe", tmp_path / "recipe.yaml", "--save-every", 3]
+    settings = ["--trackers", "--workers", 1]
+    for phase in (1, 2, 3):
+        resume = ["--resume"] if phase > 1 else []
+        command = [sys.executable, SCRIPT, *map(str, [*arguments, *settings, *resume])]
+        wanted = 25 * phase - random.randint(5, 20)
+        with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+            deadline = time.monotonic() + 120
+            while process.poll() is None and time.monotonic() < deadline:
+                if any(int(path.name[-8:]) >= wanted for path in run.glob("checkpoint-*")):
+                    time.sleep(random.uniform(0, 0.1))
+                    break
+                time.sleep(0.005)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()  # type: ignore[union-attr]
+        newest = int(max(run.glob("checkpoint-*")).name[-8:])
+        assert wanted <= newest < 75
+    train(longer, photographs, run, resume=True, save_every=3, **QUIET)
+    assert_same_weights(run / "checkpoint-00000075", tmp_path / "whole" / "checkpoint-00000075")
+    assert_same_weights(run / "model", tmp_path / "whole" / "model")
+
+
+def test_sigterm_saves_and_leaves_with_its_own_code(photographs: Path, tmp_path: Path) -> None:
+    endless = dataclasses.replace(SMALL, completion_steps=100_000, total_steps=100_003)
+    endless.save(tmp_path / "recipe.yaml")
+    run = tmp_path / "run"
+    options = ["--data", photographs, "--output", run, "--recipe", tmp_path / "recipe.yaml", "--workers", 1]
+    command = [sys.executable, SCRIPT, *map(str, [*options, "--save-every", 100_000, "--trackers"])]
+    with subprocess.Popen(
+        command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not (run / "log.jsonl").exists() and process.poll() is None:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGTERM)  # the workers, too, as clusters do
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    (checkpoint,) = run.glob("checkpoint-*")
+    step = int(checkpoint.name[-8:])
+    assert step < 100_000
+    assert f"stopped after step {step} of 100003 and saved; resume it" in errors
+    assert GLCICPipeline.from_pretrained(run / "model").config.width == 4
+
+
+def test_two_processes(photographs: Path, tmp_path: Path) -> None:
+    """The ranks hold the same weights after each step, see other pictures, and only the main one writes."""
+    script = [str(ROOT / "tests" / "ranks.py"), str(photographs), str(tmp_path / "run")]
+    command = [*LAUNCH_TWO, "--mixed_precision", "no", *script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
+    assert done.returncode == 0, done.stderr
+    reports = [json.loads((tmp_path / "run" / f"report-{rank}.json").read_text()) for rank in (0, 1)]
+    steps = reports[0]["steps"]
+    assert len(steps) == 10
+    for (c0, d0, images0), (c1, d1, images1) in steps:
+        assert c0 == c1 and d0 == d1
+        assert images0 != images1
+    assert len({step[0][0] for step in steps}) == 7  # 4 steps of phase 1, none of phase 2, 3 of phase 3
+    assert len({step[0][1] for step in steps}) == 7  # as it began in phase 1, 3 steps of phase 2, 3 of phase 3
+    main, other = (report["written"] for report in reports)
+    assert len(main) > 10
+    # Accelerate has each process add its random state to a checkpoint, and make the folder if it comes first.
+    assert all(".unfinished-checkpoint" in path for path in other)
+
+
+def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> None:
+    """`accelerate launch train_accelerate.py` through all phases in bfloat16; what it saves completes a picture."""
+    options = ["--data", photographs, "--output", tmp_path / "run", "--recipe", "small", "--width", 4]
+    steps = ["--completion-steps", 3, "--discriminator-steps", 2, "--total-steps", 8, "--batch-size", 4, "--seed", 5]
+    rest = ["--no-flip", "--discriminators", "local", "--hole-size", 16, 24, "--accumulation", 2]
+    command = [*LAUNCH_TWO, "--mixed_precision", "bf16", SCRIPT, *map(str, [*options, *steps, *rest])]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
+    assert first.returncode == 0, first.stderr
+    assert f"wrote {tmp_path / 'run' / 'model'}" in first.stdout
+    saved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
+    overridden = {"width": 4, "total_steps": 8, "seed": 5, "flip": False, "discriminators": "local"}
+    assert {name: saved[name] for name in overridden} == overridden and saved["hole_size"] == [16, 24]
+    log = read_log(tmp_path / "run")
+    assert [entry["phase"] for entry in log if "psnr" not in entry] == [1, 2, 3]
+    model = tmp_path / "run" / "model"
+    assert not (model / "global_discriminator.safetensors").exists()
+    photo, mask = make_photo(40, 44), make_hole(40, 44)
+    assert not np.array_equal(GLCICPipeline.from_pretrained(model)(photo, mask), photo)
+
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
+    assert again.returncode != 0
+    assert "holds a run already" in again.stderr
+
+
+def test_without_discriminators_all_is_phase_1(photographs: Path, tmp_path: Path) -> None:
+    model = train(dataclasses.replace(SMALL, discriminators="none"), photographs, tmp_path / "run", **QUIET)
+    assert (tmp_path / "run" / "checkpoint-00000007").is_dir()  # as many as the completion network has otherwise
+    assert not list(model.glob("*discriminator*"))
+
+
+def test_pushed_to_the_hub_and_trained_further_from_there(photographs: Path, tmp_path: Path) -> None:
     SMALL.save(tmp_path / "recipe.yaml")
-    assert Recipe.load(str(tmp_path / "recipe.yaml")) == SMALL
-    assert Recipe.load("compact", seed=7).seed == 7
+    options = ["--data", photographs, "--recipe", tmp_path / "recipe.yaml", "--workers", 0, "--trackers"]
+    with serve_hub(tmp_path / "hub") as hub:
+        environment = {**ENVIRONMENT, "HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+        pushed = run_script(
+            *options, "--output", tmp_path / "run", "--push_to_hub", "user/model", "--push-every", 4, env=environment
+        )
+        assert pushed.returncode == 0, pushed.stderr
+        assert hub.commits["user/model"] == ["Step 4", "Step 8", "Trained model"]
+        assert hub.files("user/model") == sorted(path.name for path in (tmp_path / "run" / "model").iterdir())
+        card = (hub.folder / "user" / "model" / "README.md").read_text()
+        assert 'from_pretrained("user/model")' in card
 
+        steps = ["--completion-steps", 0, "--discriminator-steps", 0, "--total-steps", 1]
+        tuned = run_script(*options, "--output", tmp_path / "tuned", "--from", "user/model", *steps, env=environment)
+        assert tuned.returncode == 0, tuned.stderr
+        assert json.loads((tmp_path / "tuned" / "run.json").read_text())["start"] == "user/model"
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("widht: 3", "unknown entries: widht"),
-        ("learning_rate: 1e-3", "learning_rate must be of type float, not '1e-3'"),  # YAML wants 1.0e-3
-        ("batch_size: 0", "batch_size must be at least 1"),
-        ("optimizer: sgd", "optimizer must be one of adadelta, adamw"),
-        ("hole_size: [96]", "hole_size must be two whole numbers"),
-        ("hole_size: [96, 256]", "hole_size .96, 256. must be a range below image_size 256"),
-        ("resize: [128, 256]", "resize"),
-        ("image_size: 254", "multiple of 4"),
-        ("learning_rate: -1.0", "above 0"),
-        ("learning_rate: .nan", "finite, not nan"),
-        ("gradient_weight: -1", "gradient_weight must be at least 0"),
-        ("width: 3", "width must be an even number"),
-        ("flip: 1", "flip must be of type bool"),
-        ("- a", "key: value"),
-        ("a: [", "not YAML"),
-    ],
-)
-def test_wrong_recipes_are_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "recipe.yaml").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        Recipe.load(str(tmp_path / "recipe.yaml"))
-    with pytest.raises(ValueError, match=r"no recipe and no file.*compact, places2"):
-        Recipe.load("resnet")
-
-
-def test_samples_are_the_same_wherever_a_run_is_resumed(photographs: Path) -> None:
-    paths = sorted(photographs.iterdir())
-    whole = TrainingSamples(paths, SMALL, 0, 30)
-    rest = TrainingSamples(paths, SMALL, 17, 30)
-    assert (len(whole), len(rest)) == (30, 13)
-    for index in range(len(rest)):
-        first, second = whole[17 + index], rest[index]
-        assert all(torch.equal(first[key], second[key]) for key in ("image", "mask"))
-
-
-def test_samples_follow_the_recipe(photographs: Path) -> None:
-    paths = sorted(photographs.iterdir())
-    samples = TrainingSamples(paths, SMALL, 0, 24)
-    sizes = set()
-    for index in range(24):
-        image, mask = samples[index]["image"], samples[index]["mask"]
-        assert image.shape == (3, 32, 32) and mask.shape == (1, 32, 32)
-        assert image.min() >= 0 and 0.3 < image.max() <= 1
-        height, width = (int(mask[0].any(axis).sum()) for axis in (1, 0))
-        assert mask.sum() == height * width and 8 <= height <= 16 and 8 <= width <= 16
-        sizes.add((height, width))
-    assert len(sizes) > 10  # each sample has a hole of its own
-
-
-def test_every_photograph_is_seen_once_an_epoch(tmp_path: Path) -> None:
-    for level in range(8):
-        Image.new("RGB", (40, 40), (level * 30,) * 3).save(tmp_path / f"{level}.png")
-    samples = TrainingSamples(sorted(tmp_path.iterdir()), SMALL, 0, 24)
-    levels = [round(samples[index]["image"].mean().item() * 255) // 30 for index in range(24)]
-    epochs = [levels[start : start + 8] for start in (0, 8, 16)]
-    assert all(sorted(epoch) == list(range(8)) for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-
-
-def test_mean_pixel_is_that_of_rgb(tmp_path: Path) -> None:
-    Image.new("RGB", (40, 50), (255, 0, 51)).save(tmp_path / "a.png")
-    Image.new("L", (80, 30), 102).save(tmp_path / "b.png")
-    assert measure_mean_pixel(sorted(tmp_path.iterdir())) == (0.7, 0.2, 0.3)
-
-
-def test_spreading_initialisation_carries_the_rim_into_the_hole() -> None:
-    """With no noise, a dilated layer of the same width is the mean of its nine taps, the others leave all as it is."""
-    torch.manual_seed(0)
-    network = CompletionNetwork(32, MEAN_PIXEL)
-    initialise_spreading(network)
-    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    for convolution in convolutions:
-        weight = convolution.weight.detach()
-        if weight.shape[0] != weight.shape[1]:
-            continue
-        diagonal = weight.diagonal(dim1=0, dim2=1).mean(-1)  # (3, 3), the noise averaged out
-        expected = torch.full((3, 3), 1 / 9) if convolution.dilation[0] > 1 else torch.zeros(3, 3)
-        expected[1, 1] = 1 / 9 if convolution.dilation[0] > 1 else 1
-        assert (diagonal - expected).abs().max() < 0.05
-
-
-def test_learning_rate() -> None:
-    recipe = Recipe(schedule="cosine", learning_rate=0.5, completion_steps=1000)
-    rates = [learning_rate_at(step, recipe) for step in range(1000)]
-    assert rates[0] < 0.01 and max(rates) == pytest.approx(0.5, rel=0.1) and rates[-1] < 1e-5
-    assert learning_rate_at(999, Recipe()) == 1
-
-
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, photographs: Path) -> None:
-    whole = train(SMALL, photographs, tmp_path / "whole", workers=0, save_every=2)
-    assert sorted(path.name for path in (tmp_path / "whole").glob("checkpoint-*")) == [
-        "checkpoint-00000004",
-        "checkpoint-00000005",
-    ]
-    # A run that was killed after its checkpoint at step 4.
-    (tmp_path / "whole" / "checkpoint-00000005").rename(tmp_path / "last")
-    resumed = train(SMALL, photographs, tmp_path / "whole", workers=0, resume=True)
-    first, second = (load_file(folder / "model.safetensors") for folder in (tmp_path / "last", tmp_path / "whole"
-                     / "checkpoint-00000005"))  # fmt: skip
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    assert resumed == whole
+        missing = run_script(*options, "--output", tmp_path / "other", "--from", "user/nothing", env=environment)
+        assert missing.returncode == 1
+        assert "no folder and no model on the Hub is called user/nothing" in missing.stderr
+        stranger = {**environment, "HF_TOKEN": "x"}
+        refused = run_script(*options, "--output", tmp_path / "other", "--push-to-hub", "user/model", env=stranger)
+        assert refused.returncode == 1
+        assert "cannot push to user/model" in refused.stderr and "Traceback" not in refused.stderr
+        assert not list((tmp_path / "other").glob("checkpoint-*"))
 
 
 def test_a_run_starts_from_a_model(tmp_path: Path, photographs: Path, model_folder: Path) -> None:
     """With a learning rate of next to nothing, what comes out is what went in, mean pixel included."""
-    slow = dataclasses.replace(SMALL, learning_rate=1e-12, completion_steps=1, image_size=28, resize=(28, 40))
-    model = train(slow, photographs, tmp_path / "run", workers=0, start_from=model_folder)
+    slow = dataclasses.replace(SMALL, learning_rate=1e-12, completion_steps=1, discriminator_steps=0, total_steps=1)
+    slow = dataclasses.replace(slow, image_size=28, resize=(28, 40))
+    model = train(slow, photographs, tmp_path / "run", start_from=model_folder, **QUIET)
     before, after = (load_file(folder / "model.safetensors") for folder in (model_folder, model))
     weights = [name for name in before if "running" not in name]
     assert weights and all(torch.allclose(before[name], after[name].float(), atol=1e-3) for name in weights)
     assert GLCICPipeline.from_pretrained(model).config.mean_pixel == MEAN_PIXEL
+    given = train(slow, photographs, tmp_path / "given", start_from=model_folder, mean_pixel=(0.1, 0.2, 0.3), **QUIET)
+    assert GLCICPipeline.from_pretrained(given).config.mean_pixel == (0.1, 0.2, 0.3)
+
     with pytest.raises(ValueError, match="has the width 4, and the recipe says 8"):
         train(dataclasses.replace(slow, width=8), photographs, tmp_path / "other", start_from=model_folder)
+    jointly = dataclasses.replace(SMALL, discriminator_steps=0)
+    with pytest.raises(ValueError, match=r"no phase 2.*has not the discriminators to start from: both"):
+        train(jointly, photographs, tmp_path / "other", start_from=model_folder, **QUIET)
+    for name, phase in (("completion_steps", 1), ("discriminator_steps", 2)):
+        with pytest.raises(ValueError, match=rf"no phase {phase} \({name} is 0\), so it needs a trained model"):
+            train(dataclasses.replace(SMALL, **cast(Any, {name: 0})), photographs, tmp_path / "other", **QUIET)
 
 
-def test_every_parameter_learns(photographs: Path, tmp_path: Path) -> None:
-    train(SMALL, photographs, tmp_path / "run", workers=0, save_every=1)
-    before, after = (load_file(path / "model.safetensors") for path in sorted((tmp_path / "run").glob("checkpoint-*")))
-    assert before.keys() == after.keys()
-    assert not [name for name in before if torch.equal(before[name], after[name])]
+def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(photographs: Path, tmp_path: Path) -> None:
+    wild = dataclasses.replace(SMALL, learning_rate=1e30)
+    with pytest.raises(FloatingPointError, match=r"training diverged: .*; there is no checkpoint yet"):
+        train(wild, photographs, tmp_path / "first", **QUIET)
+    wild = dataclasses.replace(SMALL, joint_learning_rate=1e30, adversarial_loss="non-saturating")
+    with pytest.raises(FloatingPointError, match=r"the last good checkpoint is .*checkpoint-0000000[78]; try a lower"):
+        train(wild, photographs, tmp_path / "run", save_every=1, **QUIET)
+    newest = max((tmp_path / "run").glob("checkpoint-*"))
+    assert all(tensor.isfinite().all() for tensor in weights_of(newest).values())
 
 
-def test_bad_runs_are_refused(tmp_path: Path, photographs: Path) -> None:
+def test_a_full_disk_stops_a_run_and_keeps_its_last_good_checkpoint(
+    photographs: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Stands for a full disk: the process must not write a file of over 100 kB, and a checkpoint is larger."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    for checkpoint in sorted(run.glob("checkpoint-*"))[6:]:
+        shutil.rmtree(checkpoint)
+    options = ["--data", photographs, "--output", run, "--resume", "--workers", 0, "--save-every", 1, "--trackers"]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # noqa: E731
+    stopped = run_script(*options, preexec_fn=limit)
+    assert stopped.returncode == 1
+    assert "Traceback" not in stopped.stderr
+    assert f"cannot write a checkpoint into {run}" in stopped.stderr
+    assert f"the last good checkpoint is {run / 'checkpoint-00000006'}" in stopped.stderr
+    assert not list(run.glob(".*"))
+    assert max(run.glob("checkpoint-*")).name == "checkpoint-00000006"
+    train(SMALL, photographs, run, resume=True, save_every=1, **QUIET)
+    assert_same_weights(run / "checkpoint-00000010", trained / "checkpoint-00000010")
+
+
+def test_unreadable_photographs_are_counted_named_and_skipped(tmp_path: Path) -> None:
+    folder = make_photographs(tmp_path / "photographs", 8)
+    (folder / "03.png").write_text("not a picture")
+    with pytest.warns(UserWarning, match=r"cannot read .*03\.png, skipped; 1 so far"):
+        train(SMALL, folder, tmp_path / "run", **QUIET)
+    assert (tmp_path / "run" / "unreadable.txt").read_text() == f"{folder / '03.png'}\n"
+
+
+def test_bad_runs_are_refused(tmp_path: Path, photographs: Path, trained: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder"):
-        train(SMALL, tmp_path / "nothing", tmp_path / "run")
+        train(SMALL, tmp_path / "nothing", tmp_path / "run", **QUIET)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no pictures"):
-        train(SMALL, tmp_path / "empty", tmp_path / "run")
+        train(SMALL, tmp_path / "empty", tmp_path / "run", **QUIET)
     (tmp_path / "empty" / "a.png").write_text("not a picture")
-    with pytest.raises(ValueError, match=r"cannot read the photograph .*a\.png"):
-        train(SMALL, tmp_path / "empty", tmp_path / "run")
+    with pytest.raises(ValueError, match=r"none of the photographs can be read; the last: .*a\.png"):
+        train(SMALL, tmp_path / "empty", tmp_path / "run", **QUIET)
     with pytest.raises(FileNotFoundError, match="no run to resume"):
-        train(SMALL, photographs, tmp_path / "other", resume=True)
-    with pytest.raises(ValueError, match="workers must be at least 0 and save_every at least 1, not -1 and 0"):
-        train(SMALL, photographs, tmp_path / "other", workers=-1, save_every=0)
+        train(SMALL, photographs, tmp_path / "other", resume=True, **QUIET)
+    for option in ("accumulation", "save_every", "keep", "validate_every", "push_every"):
+        with pytest.raises(ValueError, match=f"{option} must be at least 1, not 0"):
+            train(SMALL, photographs, tmp_path / "other", **{**QUIET, option: 0})
+    with pytest.raises(ValueError, match="batch_size 4 cannot be split over 1 processes and 3 parts"):
+        train(SMALL, photographs, tmp_path / "other", accumulation=3, **QUIET)
+    with pytest.raises(ValueError, match="mean_pixel must be three numbers in"):
+        train(SMALL, photographs, tmp_path / "other", mean_pixel=(127.0, 127.0, 127.0), **QUIET)
     assert not (tmp_path / "other").exists()
+
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        train(SMALL, photographs, trained, **QUIET)
+    other = dataclasses.replace(SMALL, alpha=0.001, seed=3)
+    with pytest.raises(ValueError, match=r"begun with another recipe: alpha 0.0004 and 0.001, seed 0 and 3"):
+        train(other, photographs, trained, resume=True, **QUIET)
+    fewer = make_photographs(tmp_path / "fewer", 11)
+    with pytest.raises(ValueError, match="was begun with 11 photographs, now there are 10"):
+        train(SMALL, fewer, trained, resume=True, **QUIET)
+
+
+def test_a_broken_checkpoint_is_named(tmp_path: Path, photographs: Path, trained: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    newest = tmp_path / "run" / "checkpoint-00000010"
+    (newest / "model.safetensors").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=rf"cannot resume from {newest}: .*; remove it to resume from an older one"):
+        train(SMALL, photographs, tmp_path / "run", resume=True, **QUIET)
 
 
 def test_a_run_that_never_saved_can_be_started_again(tmp_path: Path, photographs: Path) -> None:
-    recipe = dataclasses.replace(SMALL, completion_steps=1)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
-    model = train(recipe, photographs, tmp_path / "run", workers=0)
+    (tmp_path / "run" / "log.jsonl").write_text('{"step": 1, "phase": 1, "ssim": 1}\n')
+    once = dataclasses.replace(SMALL, completion_steps=1, discriminator_steps=0, total_steps=1)
+    model = train(once, photographs, tmp_path / "run", **QUIET)
     assert GLCICPipeline.from_pretrained(model).config.width == 4
-
-    checkpoint = tmp_path / "run" / "checkpoint-00000001"
-    (checkpoint / "model.safetensors").write_bytes(b"junk")
-    with pytest.raises(ValueError, match=rf"cannot resume from {checkpoint}"):
-        train(recipe, photographs, tmp_path / "run", workers=0, resume=True)
-    with pytest.raises(ValueError, match="begun with another recipe"):
-        train(SMALL, photographs, tmp_path / "run", workers=0, resume=True)
-
-
-def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> None:
-    """`accelerate launch train_accelerate.py` on two processes; what it saves completes a picture."""
-    SMALL.save(tmp_path / "recipe.yaml")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--mixed_precision"]
-    script = ["bf16", str(ROOT / "train_accelerate.py"), "--data", str(photographs), "--output", str(tmp_path / "run")]
-    options = ["--recipe", str(tmp_path / "recipe.yaml"), "--completion-steps", "3", "--seed", "5"]
-    command = [*launch, *script, *options]
-    first = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert first.returncode == 0, first.stderr
-    assert f"wrote {tmp_path / 'run' / 'model'}" in first.stdout
-
-    assert (tmp_path / "run" / "checkpoint-00000003").is_dir()
-    saved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
-    assert (saved["completion_steps"], saved["seed"]) == (3, 5)
-    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["step"] == 3 and 0 < log[-1]["mse"] < 1
-    pipe = GLCICPipeline.from_pretrained(tmp_path / "run" / "model")
-    assert pipe.config.width == 4
-    photo, mask = make_photo(40, 44), make_hole(40, 44)
-    assert not np.array_equal(pipe(photo, mask), photo)
-
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert again.returncode != 0
-    assert "holds a run already" in again.stderr
+    assert (tmp_path / "run" / "best").is_dir()

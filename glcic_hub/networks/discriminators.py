@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,13 +58,16 @@ class ContextDiscriminator(nn.Module):
         width: Outputs of each first convolution (64 in the paper).
         image_size: Side of the global discriminator's input.
         patch_size: Side of the local discriminator's input.
+        discriminators: `both`, or one of them alone, for the ablation of sec. 4.2.
     """
 
-    def __init__(self, width: int, image_size: int, patch_size: int) -> None:
+    def __init__(
+        self, width: int, image_size: int, patch_size: int, discriminators: Literal["both", "global", "local"] = "both"
+    ) -> None:
         super().__init__()
-        self.global_discriminator = Discriminator(image_size, width)
-        self.local_discriminator = Discriminator(patch_size, width)
-        self.fusion = nn.Linear(2 * FEATURES_PER_WIDTH * width, 1)
+        self.global_discriminator = Discriminator(image_size, width) if discriminators != "local" else None
+        self.local_discriminator = Discriminator(patch_size, width) if discriminators != "global" else None
+        self.fusion = nn.Linear((2 if discriminators == "both" else 1) * FEATURES_PER_WIDTH * width, 1)
 
     def forward(self, image: Tensor, patch: Tensor) -> Tensor:
         """Judges pictures by the whole and by a patch.
@@ -73,12 +77,18 @@ class ContextDiscriminator(nn.Module):
             patch: (B, 3, patch_size, patch_size), cut from `image` around the completed region, or at random from a
                 real picture.
 
+        A discriminator that is not there does not see its input.
+
         Returns:
             (B, 1) logits; their sigmoid is the probability that the picture is real.
 
         Raises:
             ValueError: A size is not the network's.
         """
-        features = torch.cat([self.global_discriminator(image), self.local_discriminator(patch)], dim=1)
-        logits: Tensor = self.fusion(features)
+        features = []
+        if self.global_discriminator is not None:
+            features.append(self.global_discriminator(image))
+        if self.local_discriminator is not None:
+            features.append(self.local_discriminator(patch))
+        logits: Tensor = self.fusion(torch.cat(features, dim=1))
         return logits

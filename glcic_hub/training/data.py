@@ -1,99 +1,232 @@
-"""Photographs to training samples: a random patch and a random hole (sec. 3.4)."""
+"""Photographs to training batches: random patches and random holes (sec. 3.4)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from glcic_hub.files import first_line
-from glcic_hub.masks import random_rectangle
+from glcic_hub.masks import Rectangle, random_rectangle
+from glcic_hub.training.photographs import Photograph, Stream, UnreadableError, open_rgb
 from glcic_hub.training.recipe import Recipe
 
-MEAN_PIXEL_SAMPLE = 10_000
+STREAM_PATIENCE = 1_000
+
+# What draws what, so that no two generators start from the same numbers.
+_ORDER, _SAMPLE, _STREAM = 0, 1, 2
 
 
-def _open_rgb(path: Path, short_side: int) -> Image.Image:
-    """Opens a photograph upright and in RGB; a JPEG is decoded at a fraction if that still has `short_side` pixels."""
-    try:
-        with Image.open(path) as file:
-            file.draft("RGB", (short_side, short_side))
-            return ImageOps.exif_transpose(file).convert("RGB")
-    except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
-        raise ValueError(f"cannot read the photograph {path}: {first_line(error)}") from None
+class Sample(TypedDict):
+    """What a worker makes of a photograph."""
+
+    image: NDArray[np.uint8]  # (size, size, 3)
+    hole: Rectangle  # M_c, to be completed
+    other_hole: Rectangle  # M_d: where the local discriminator looks at the real picture
+    unreadable: list[str]  # names of photographs that this one stands in for
 
 
-def measure_mean_pixel(paths: Sequence[Path]) -> tuple[float, float, float]:
-    """Mean (red, green, blue) in [0, 1] of photographs, each of the same weight (sec. 3.1).
+def make_sample(image: NDArray[np.uint8], recipe: Recipe, random: np.random.Generator) -> Sample:
+    """Draws the two holes for a patch (algorithm 1, lines 3 and 7)."""
+    return {
+        "image": image,
+        "hole": draw_hole(recipe, random),
+        "other_hole": draw_hole(recipe, random),
+        "unreadable": [],
+    }
 
-    Of more than 10,000 photographs an evenly spread part is enough.
+
+def draw_hole(recipe: Recipe, random: np.random.Generator) -> Rectangle:
+    """Draws a hole as the recipe says."""
+    size = recipe.image_size
+    hole = random_rectangle(random, size, size, recipe.hole_size)
+    if recipe.hole_position == "random":
+        return hole
+    return hole._replace(top=(size - hole.height) // 2, left=(size - hole.width) // 2)
+
+
+def cut_patch(photograph: Photograph, recipe: Recipe, random: np.random.Generator) -> NDArray[np.uint8]:
+    """Cuts a random (image_size, image_size, 3) patch of a photograph at a random scale.
+
+    A photograph that is smaller is enlarged.
+
+    Raises:
+        UnreadableError: As `open_rgb`.
     """
-    paths = paths[:: len(paths) // MEAN_PIXEL_SAMPLE + 1]
-    sums = np.zeros(3)
-    for path in paths:
-        sums += np.asarray(_open_rgb(path, 64).resize((32, 32), Image.Resampling.BOX)).mean(axis=(0, 1))
-    red, green, blue = (round(float(value), 4) for value in sums / len(paths) / 255)
-    return red, green, blue
+    size = recipe.image_size
+    short_side = int(random.integers(recipe.resize[0], recipe.resize[1] + 1))
+    image = open_rgb(photograph, short_side)
+    # Resizing the patch alone is the same as cutting it from the resized photograph, and takes less time.
+    side = min(image.size) * size / short_side
+    left, top = (random.uniform(0, length - side) for length in image.size)
+    patch = image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
+    if recipe.flip and random.random() < 0.5:
+        patch = ImageOps.mirror(patch)
+    return np.asarray(patch)
 
 
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     """The order of the photographs in an epoch."""
-    return np.random.default_rng([seed, 0, epoch]).permutation(count)
+    return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
 
 
-class TrainingSamples(Dataset[dict[str, Tensor]]):
+class NumberedSamples(Dataset[Sample]):
     """The samples of a whole run, by number.
 
     Sample `i` is the same whichever process or worker makes it and wherever a run was resumed: its photograph comes
-    from a permutation of its own for each epoch, its patch and hole from a generator seeded with its number.
-
-    Args:
-        paths: The photographs.
-        recipe: Patch, hole and seed.
-        start: Number of the first sample, that of a resumed run.
-        stop: Number after the last sample.
+    from a permutation of its own for each epoch, its patch and holes from a generator seeded with its number. For a
+    photograph that cannot be read, the next in the permutation stands in.
     """
 
-    def __init__(self, paths: Sequence[Path], recipe: Recipe, start: int, stop: int) -> None:
-        self.paths = paths
+    def __init__(self, photographs: Sequence[Photograph], recipe: Recipe) -> None:
+        self.photographs = photographs
         self.recipe = recipe
-        self.start = start
-        self.stop = stop
 
-    def __len__(self) -> int:
-        return self.stop - self.start
+    def __getitem__(self, number: int) -> Sample:
+        """Makes the sample of a number from 0 on.
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """Returns `image` (3, size, size) float32 in [0, 1] and `mask` (1, size, size), 1 = hole."""
-        number = self.start + index
-        epoch, place = divmod(number, len(self.paths))
-        order = _order(self.recipe.seed, epoch, len(self.paths))
-        random = np.random.default_rng([self.recipe.seed, 1, number])
-        image = self._patch(self.paths[order[place]], random)
-        size = self.recipe.image_size
-        mask = random_rectangle(random, size, size, self.recipe.hole_size)
-        return {
-            "image": torch.from_numpy(image).permute(2, 0, 1).float() / 255,
-            "mask": torch.from_numpy(mask).float()[None],
-        }
+        Raises:
+            ValueError: Not one of the photographs can be read.
+        """
+        count = len(self.photographs)
+        epoch, place = divmod(number, count)
+        order = _order(self.recipe.seed, epoch, count)
+        unreadable = []
+        for offset in range(count):
+            random = np.random.default_rng([self.recipe.seed, _SAMPLE, number])
+            photograph = self.photographs[order[(place + offset) % count]]
+            try:
+                sample = make_sample(cut_patch(photograph, self.recipe, random), self.recipe, random)
+            except UnreadableError:
+                unreadable.append(photograph.name)
+                continue
+            return {**sample, "unreadable": unreadable}
+        raise ValueError(f"none of the {count} photographs can be read, {unreadable[0]} for one")
 
-    def _patch(self, path: Path, random: np.random.Generator) -> NDArray[np.uint8]:
-        """A random (size, size, 3) patch of the photograph at a random scale."""
-        size = self.recipe.image_size
-        short_side = int(random.integers(self.recipe.resize[0], self.recipe.resize[1] + 1))
-        photograph = _open_rgb(path, short_side)
-        # Resizing the patch alone is the same as cutting it from the resized photograph, and takes less time.
-        side = min(photograph.size) * size / short_side
-        left, top = (random.uniform(0, length - side) for length in photograph.size)
-        patch = photograph.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
-        if self.recipe.flip and random.random() < 0.5:
-            patch = ImageOps.mirror(patch)
-        return np.array(patch)
+
+class StreamedSamples(IterableDataset[Sample]):
+    """The samples of one process, without end, from a stream.
+
+    Each worker reads shards of its own. A resumed run reads again what each worker had read before, without decoding
+    it, and goes on behind that.
+
+    Args:
+        stream: The photographs of all processes.
+        recipe: Patch, holes and seed.
+        process: Number of this process.
+        processes: How many there are.
+        done: Samples that each worker has made before.
+    """
+
+    def __init__(self, stream: Stream, recipe: Recipe, process: int, processes: int, done: int) -> None:
+        self.stream = stream
+        self.recipe = recipe
+        self.process = process
+        self.processes = processes
+        self.done = done
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yields samples; for a photograph that cannot be read, the next one stands in.
+
+        Raises:
+            ValueError: 1,000 photographs in a row cannot be read.
+        """
+        info = get_worker_info()
+        worker = info.id if info else 0
+        photographs = itertools.islice(self._epochs(), self.done, None)
+        ahead: deque[Photograph] = deque()
+        for number in itertools.count(self.done):
+            unreadable: list[str] = []
+            while True:
+                if len(unreadable) == len(ahead):
+                    ahead.extend(itertools.islice(photographs, 1))
+                if len(unreadable) in (len(ahead), STREAM_PATIENCE):
+                    raise ValueError(
+                        f"{len(unreadable)} photographs in a row cannot be read, {unreadable[:1]} for one"
+                    )
+                photograph = ahead[len(unreadable)]
+                random = np.random.default_rng([self.recipe.seed, _STREAM, self.process, worker, number])
+                try:
+                    sample = make_sample(cut_patch(photograph, self.recipe, random), self.recipe, random)
+                    break
+                except UnreadableError:
+                    unreadable.append(photograph.name)
+            ahead.popleft()
+            yield {**sample, "unreadable": unreadable}
+
+    def _epochs(self) -> Iterator[Photograph]:
+        for epoch in itertools.count():
+            photograph = None
+            for photograph in self.stream.share(self.recipe.seed, epoch, self.process, self.processes):
+                yield photograph
+            if photograph is None:
+                return
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Stacks samples: `image` (B, 3, size, size) uint8, `hole` and `other_hole` (B, 4) int64, `unreadable` names."""
+    return {
+        "image": torch.from_numpy(np.stack([sample["image"] for sample in samples])).permute(0, 3, 1, 2),
+        "hole": torch.tensor([sample["hole"] for sample in samples]),
+        "other_hole": torch.tensor([sample["other_hole"] for sample in samples]),
+        "unreadable": [name for sample in samples for name in sample["unreadable"]],
+    }
+
+
+def load_batches(
+    photographs: Sequence[Photograph] | Stream,
+    recipe: Recipe,
+    *,
+    first_step: int = 0,
+    process: int = 0,
+    processes: int = 1,
+    workers: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """Makes the batches of one process, from a step of the run on, to its end.
+
+    Args:
+        photographs: Of a stream each process reads a part; of others each takes its part of every batch.
+        recipe: What the batches are like.
+        first_step: The step of the first batch.
+        process: Number of this process.
+        processes: How many there are; together they take `recipe.batch_size` samples a step.
+        workers: Operating-system processes that read photographs; 0 reads them in this one.
+
+    Yields:
+        What `collate` makes, with `recipe.batch_size // processes` samples.
+
+    Raises:
+        ValueError: The photographs cannot be read.
+    """
+    size = recipe.batch_size // processes
+    options: dict[str, Any] = {"collate_fn": collate, "pin_memory": torch.cuda.is_available()}
+    last_step = recipe.phase_ends[-1]
+    if not isinstance(photographs, Stream):
+        starts = (step * recipe.batch_size + process * size for step in range(first_step, last_step))
+        numbers = (list(range(start, start + size)) for start in starts)
+        samples = NumberedSamples(photographs, recipe)
+        yield from DataLoader(
+            samples, batch_sampler=numbers, num_workers=workers, worker_init_fn=_leave_signals_to_parent, **options
+        )
+        return
+    workers = min(workers, photographs.share(recipe.seed, 0, process, processes).dataset.num_shards)
+    # Workers take turns of one batch. What goes beyond whole rounds is made again and dropped.
+    rounds, rest = divmod(first_step, max(1, workers))
+    stream = StreamedSamples(photographs, recipe, process, processes, rounds * size)
+    loader = DataLoader(stream, size, num_workers=workers, worker_init_fn=_leave_signals_to_parent, **options)
+    yield from itertools.islice(loader, rest, rest + last_step - first_step)
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """A cluster or a terminal signals every process of a run; the workers end when the training process does."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional
 
 
 def _hole_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -45,3 +46,32 @@ def gradient_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     error = (completed - image) * mask
     squares = error.diff(dim=2).square().sum(dim=(1, 2, 3)) + error.diff(dim=3).square().sum(dim=(1, 2, 3))
     return (squares / (error.shape[1] * mask.sum(dim=(1, 2, 3)))).mean()
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Eq. 4, which D maximises, as binary cross-entropy: −log D(real) − log(1 − D(fake)).
+
+    Args:
+        real_logits: (B, 1) what the discriminator says of real pictures.
+        fake_logits: (B, 1) what it says of completed ones.
+
+    Returns:
+        A scalar, the mean over the batch.
+    """
+    return functional.softplus(-real_logits).mean() + functional.softplus(fake_logits).mean()
+
+
+def adversarial_loss(fake_logits: Tensor, kind: str) -> Tensor:
+    """What C minimises to be taken for real; the second term of eq. 5 but for alpha.
+
+    Args:
+        fake_logits: (B, 1) what the discriminator says of completed pictures.
+        kind: `minimax`: log(1 − D), as in eq. 3 to 5; `non-saturating`: −log D, whose gradient does not vanish
+            where the discriminator is sure.
+
+    Returns:
+        A scalar, the mean over the batch.
+    """
+    if kind == "minimax":
+        return -functional.softplus(fake_logits).mean()
+    return functional.softplus(-fake_logits).mean()

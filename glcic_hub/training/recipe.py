@@ -12,59 +12,83 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from glcic_hub.config import GLCICConfig
+from glcic_hub.files import write_whole
 
 RECIPES = resources.files("glcic_hub.training") / "recipes"
+
+DEFAULT_RECIPE = "compact"
+
+
+def _entry(default: Any, help_text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help_text})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The numbers of a training run. Defaults are the paper's for Places2 (sec. 3.4).
 
-    Attributes:
-        width: Base width of the networks.
-        image_size: Side in pixels of the square training patches.
-        patch_size: Side in pixels of the local discriminator's patch.
-        resize: The photograph's short side is resized to a random size of this range, in pixels. A photograph that
-            is smaller is enlarged.
-        hole_size: Range of the hole's height and width, drawn separately, in pixels.
-        flip: Whether half of the patches are mirrored left to right.
-        batch_size: Pictures in one step, over all processes.
-        completion_steps: T_C, the steps of phase 1.
-        optimizer: `adadelta`, as the paper, or `adamw`.
-        learning_rate: Greatest rate. ADADELTA sets its own: 1.
-        schedule: `constant`, or `cosine`: up in 200 steps, then down to 0 at the last.
-        initialisation: `pytorch`, the defaults of the layers, or `spreading` (`initialisation.py`).
-        tint_weight: Weight of the squared error of the colour differences, added to eq. 2. 0 in the paper.
-        gradient_weight: Weight of the squared error of the differences between neighbours, added to eq. 2. 0 in the
-            paper.
-        seed: Decides initial weights, order of the photographs, patches and holes.
+    What each entry means stands beside it, and in `glcic train --help`.
+
+    Raises:
+        ValueError: An entry is of a wrong type or out of its range, or entries contradict each other.
     """
 
-    width: int = 64
-    image_size: int = 256
-    patch_size: int = 128
-    resize: tuple[int, int] = (256, 384)
-    hole_size: tuple[int, int] = (96, 128)
-    flip: bool = False
-    batch_size: int = 96
-    completion_steps: int = 90_000
-    optimizer: Literal["adadelta", "adamw"] = "adadelta"
-    learning_rate: float = 1.0
-    schedule: Literal["constant", "cosine"] = "constant"
-    initialisation: Literal["pytorch", "spreading"] = "pytorch"
-    tint_weight: float = 0.0
-    gradient_weight: float = 0.0
-    seed: int = 0
+    width: int = _entry(64, "outputs of the first layers, of which all others are multiples")
+    image_size: int = _entry(256, "side of the square training patches in pixels")
+    patch_size: int = _entry(128, "side of the local discriminator's patch in pixels")
+    resize: tuple[int, int] = _entry(
+        (256, 384), "range of the short side in pixels that photographs are resized to before a patch is cut"
+    )
+    hole_size: tuple[int, int] = _entry((96, 128), "range of the hole's height and width in pixels, drawn separately")
+    hole_position: Literal["random", "centre"] = _entry("random", "where the hole is")
+    flip: bool = _entry(False, "mirror half of the patches left to right")
+    batch_size: int = _entry(96, "pictures in one step, over all processes")
+    completion_steps: int = _entry(90_000, "T_C, steps of phase 1: the completion network alone")
+    discriminator_steps: int = _entry(10_000, "T_D, steps of phase 2: the discriminators alone")
+    total_steps: int = _entry(500_000, "T_train, steps of all phases; phase 3, both jointly, takes what is left")
+    discriminators: Literal["both", "global", "local", "none"] = _entry(
+        "both", "which discriminators there are (fig. 6); with none, phase 1 takes all steps but those of phase 2"
+    )
+    optimizer: Literal["adadelta", "adamw"] = _entry("adadelta", "of all networks")
+    learning_rate: float = _entry(1.0, "greatest rate of the completion network in phase 1; ADADELTA's own is 1")
+    joint_learning_rate: float = _entry(1.0, "greatest rate of the completion network in phase 3")
+    discriminator_learning_rate: float = _entry(1.0, "rate of the discriminators")
+    schedule: Literal["constant", "cosine"] = _entry(
+        "constant", "of the completion network's rate; cosine: up in 200 steps, then down to 0 at the phase's last"
+    )
+    alpha: float = _entry(0.0004, "weight of the adversarial loss in phase 3 (eq. 5)")
+    adversarial_loss: Literal["minimax", "non-saturating"] = _entry(
+        "minimax", "what the completion network minimises: log(1 - D), as eq. 3 says, or -log D"
+    )
+    balance_steps: int = _entry(
+        0, "steps at the start of phase 3 in which alpha is chosen anew each time so that both losses' gradients, "
+        "taken at the completed picture, have the same norm"
+    )  # fmt: skip
+    initialisation: Literal["pytorch", "spreading"] = _entry(
+        "pytorch", "of the completion network: PyTorch's, or one that spreads what it sees into the hole"
+    )
+    tint_weight: float = _entry(0.0, "weight of the error of colour differences, added to eq. 2")
+    gradient_weight: float = _entry(0.0, "weight of the error of differences between neighbours, added to eq. 2")
+    seed: int = _entry(0, "decides initial weights, order of the photographs, patches and holes")
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
             object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
-        for name in ("batch_size", "completion_steps"):
+        for name in ("batch_size", "total_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"recipe: {name} must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"recipe: learning_rate must be above 0 and finite, not {self.learning_rate}")
-        for name in ("tint_weight", "gradient_weight"):
+        for name in ("completion_steps", "discriminator_steps", "balance_steps", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"recipe: {name} must be at least 0, not {getattr(self, name)}")
+        if self.completion_steps + self.discriminator_steps > self.total_steps:
+            raise ValueError(
+                f"recipe: total_steps {self.total_steps} is less than completion_steps {self.completion_steps} "
+                f"and discriminator_steps {self.discriminator_steps} together"
+            )
+        for name in ("learning_rate", "joint_learning_rate", "discriminator_learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"recipe: {name} must be above 0 and finite, not {getattr(self, name)}")
+        for name in ("alpha", "tint_weight", "gradient_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"recipe: {name} must be at least 0 and finite, not {getattr(self, name)}")
         if not self.image_size <= self.resize[0] <= self.resize[1]:
@@ -75,6 +99,11 @@ class Recipe:
             raise ValueError(
                 f"recipe: hole_size {list(self.hole_size)} must be a range below image_size {self.image_size}"
             )
+        if self.hole_size[1] > self.patch_size:
+            raise ValueError(
+                f"recipe: hole_size {list(self.hole_size)} must not exceed patch_size {self.patch_size}: "
+                "the local discriminator sees the whole hole"
+            )
         self.config(mean_pixel=(0, 0, 0))
         if self.image_size % 4:
             raise ValueError(f"recipe: image_size must be a multiple of 4, not {self.image_size}")
@@ -84,6 +113,26 @@ class Recipe:
         return GLCICConfig(
             mean_pixel=mean_pixel, width=self.width, image_size=self.image_size, patch_size=self.patch_size
         )
+
+    @property
+    def phase_ends(self) -> tuple[int, int, int]:
+        """The steps after which phases 1, 2 and 3 end (algorithm 1); a phase without steps ends as the one before it.
+
+        Without discriminators all is phase 1, and as long as the completion network is trained otherwise.
+        """
+        if self.discriminators == "none":
+            steps = self.total_steps - self.discriminator_steps
+            return steps, steps, steps
+        return self.completion_steps, self.completion_steps + self.discriminator_steps, self.total_steps
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether there are steps with discriminators."""
+        return self.phase_ends[2] > self.phase_ends[0]
+
+    def phase_of(self, step: int) -> int:
+        """The phase, 1 to 3, of a step, counted from 0."""
+        return 1 + sum(step >= end for end in self.phase_ends[:2])
 
     @classmethod
     def load(cls, name: str, **overrides: Any) -> Recipe:
@@ -99,8 +148,7 @@ class Recipe:
         shipped = RECIPES / f"{name}.yaml"
         source = shipped if shipped.is_file() else Path(name)
         if not source.is_file():
-            names = sorted(path.name.removesuffix(".yaml") for path in RECIPES.iterdir())
-            raise ValueError(f"no recipe and no file is called {name!r}; recipes are {', '.join(names)}")
+            raise ValueError(f"no recipe and no file is called {name!r}; recipes are {', '.join(recipe_names())}")
         try:
             entries = yaml.safe_load(source.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -113,9 +161,27 @@ class Recipe:
         return cls(**{**entries, **overrides})
 
     def save(self, path: Path) -> None:
-        """Writes the recipe as YAML that `load` reads."""
-        entries = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
-        path.write_text(yaml.safe_dump(entries, sort_keys=False), encoding="utf-8")
+        """Writes the recipe as YAML that `load` reads, whole or not at all.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        text = yaml.safe_dump(self.entries(), sort_keys=False)
+        write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def entries(self) -> dict[str, Any]:
+        """The entries by name, of types that YAML and JSON have."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    def differences(self, other: Recipe) -> str:
+        """Names the entries in which two recipes differ, with both values; empty if they are equal."""
+        mine, others = self.entries(), other.entries()
+        return ", ".join(f"{name} {mine[name]} and {others[name]}" for name in mine if mine[name] != others[name])
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes that come with the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in RECIPES.iterdir())
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:

@@ -1,111 +1,44 @@
-"""The training loop (algorithm 1; phase 1 so far)."""
+"""The training loop (algorithm 1), on Hugging Face Accelerate."""
 
 from __future__ import annotations
 
-import json
-import math
-import shutil
-import time
-from collections.abc import Sequence
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration, set_seed
-from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
+from accelerate.utils import ProjectConfiguration, set_seed
+from torch import nn
 
 from glcic_hub.config import GLCICConfig
-from glcic_hub.files import first_line, write_whole
-from glcic_hub.hub import load_model, save_model
-from glcic_hub.networks import CompletionNetwork
-from glcic_hub.picture_files import find_pictures
-from glcic_hub.training.data import TrainingSamples, measure_mean_pixel
+from glcic_hub.hub import (
+    find_model,
+    load_discriminator,
+    load_model,
+    make_repository,
+)
+from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
+from glcic_hub.training.data import load_batches
 from glcic_hub.training.initialisation import initialise_spreading
-from glcic_hub.training.losses import completion_loss, gradient_loss, tint_loss
+from glcic_hub.training.loop import LOG_EVERY, Loop
+from glcic_hub.training.phases import Batch, Networks
+from glcic_hub.training.photographs import Photograph, Stream, hold_out, measure_mean_pixel, open_photographs
 from glcic_hub.training.recipe import Recipe
+from glcic_hub.training.run import Run
+from glcic_hub.training.validation import VALIDATION_COUNT, Example, make_examples
 
-WARMUP_STEPS = 200
-CHECKPOINTS_KEPT = 2
-RUN_FILE = "run.json"
-LOG_FILE = "log.jsonl"
-
-
-def learning_rate_at(step: int, recipe: Recipe) -> float:
-    """The learning rate of a step, counted from 0."""
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    warmup = min(1.0, (step + 1) / WARMUP_STEPS)
-    return recipe.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * step / recipe.completion_steps))
+DISCRIMINATOR_BETAS = (0.5, 0.999)
+"""AdamW's for the discriminators, after Radford et al. 2016: with more momentum adversarial training swings."""
 
 
-def completion_step(
-    network: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: dict[str, Tensor],
-    recipe: Recipe,
-    accelerator: Accelerator,
-) -> Tensor:
-    """One step of phase 1, the completion network alone: eq. 2, and what else the recipe weighs.
-
-    Returns:
-        The value of eq. 2 alone, a scalar.
-    """
-    image, mask = batch["image"], batch["mask"]
-    completed = network(image, mask)
-    loss = completion_loss(completed, image, mask)
-    objective = loss
-    if recipe.tint_weight:
-        objective = objective + recipe.tint_weight * tint_loss(completed, image, mask)
-    if recipe.gradient_weight:
-        objective = objective + recipe.gradient_weight * gradient_loss(completed, image, mask)
-    accelerator.backward(objective)
-    optimizer.step()
-    optimizer.zero_grad()
-    return loss.detach()
-
-
-def _initial_network(config: GLCICConfig, recipe: Recipe) -> CompletionNetwork:
-    network = CompletionNetwork(config.width, config.mean_pixel)
-    if recipe.initialisation == "spreading":
-        initialise_spreading(network)
-    return network
-
-
-def _make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "adadelta":
-        return torch.optim.Adadelta(network.parameters(), lr=recipe.learning_rate)
-    return torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate)
-
-
-def _save_checkpoint(accelerator: Accelerator, output: Path, step: int) -> None:
-    """Saves the state of the run after `step` steps, whole or not at all, and drops the oldest."""
-    name = f"checkpoint-{step:08d}"
-    unfinished = output / f".unfinished-{name}"
-    if accelerator.is_main_process:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        unfinished.replace(output / name)
-        for old in _checkpoints(output)[:-CHECKPOINTS_KEPT]:
-            shutil.rmtree(old)
-
-
-def _load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> None:
-    try:
-        accelerator.load_state(str(checkpoint))
-    except Exception as error:  # of safetensors, torch or the file system
-        raise ValueError(
-            f"cannot resume from {checkpoint}: {first_line(error)}; remove it to resume from an older one"
-        ) from None
-
-
-def _checkpoints(output: Path) -> list[Path]:
-    return sorted(output.glob("checkpoint-*"))
+class PreemptedError(Exception):
+    """The process was asked to stop (SIGTERM); the run is saved and can be resumed."""
 
 
 def train(
@@ -113,124 +46,278 @@ def train(
     data: str | Path,
     output: str | Path,
     *,
-    mixed_precision: str | None = None,
-    workers: int = 1,
-    save_every: int = 250,
-    resume: bool = False,
+    stream: bool = False,
+    validation: str | Path | None = None,
+    mean_pixel: tuple[float, float, float] | None = None,
     start_from: str | Path | None = None,
+    resume: bool = False,
+    mixed_precision: str | None = None,
+    accumulation: int = 1,
+    compile: bool = False,
+    workers: int | None = None,
+    save_every: int = 250,
+    keep: int = 2,
+    validate_every: int = 1000,
+    trackers: Sequence[str] = ("tensorboard",),
+    push_to_hub: str | None = None,
+    push_every: int | None = None,
 ) -> Path:
-    """Trains the completion network (phase 1 of sec. 3.4) and saves it as a model folder.
+    """Trains the three networks in three phases (algorithm 1) and saves them as a model folder.
 
-    Run it under `accelerate launch` to use several devices.
+    Run it under `accelerate launch` to use several devices or nodes.
 
     Args:
         recipe: What to train, and how.
-        data: Folder of photographs, searched with its subfolders.
-        output: Folder of the run: checkpoints, `log.jsonl`, and the model folder `model`, written anew at each
-            checkpoint.
+        data: A folder of photographs, searched with its subfolders; or a dataset that the `datasets` library opens,
+            `user/name` on the Hub or a folder of Parquet files or tar shards; `name:split` for another split than
+            `train`.
+        output: Folder of the run: checkpoints, `log.jsonl`, `losses.png`, grids of validation pictures, and the model
+            folders `model`, written anew at each checkpoint, and `best`, the one of the greatest SSIM in the last
+            phase reached.
+        stream: Read the dataset as it comes, instead of downloading and indexing it first.
+        validation: Photographs to validate on, given as `data` is; at most 64 are used. None keeps a tenth of `data`
+            back, again at most 64, but none of a stream.
+        mean_pixel: Mean (red, green, blue) of the training photographs in [0, 1]; None measures it, or takes that of
+            `start_from`.
+        start_from: A model to take weights from, a folder or a repository on the Hub: those of the completion network,
+            and those of the discriminators if the recipe has no phase 2.
+        resume: Go on from the newest checkpoint in `output`. Otherwise `output` must not hold a run.
         mixed_precision: `no`, `bf16` or `fp16`; None takes what `accelerate launch` or `accelerate config` says.
-        workers: Processes that read photographs, for each training process.
-        save_every: Steps from one checkpoint to the next.
-        resume: Go on from the last checkpoint in `output`. Otherwise `output` must not hold a run.
-        start_from: A model folder to take weights and mean pixel from, instead of the recipe's initialisation.
+        accumulation: Parts that each process cuts its share of a batch into when it does not fit the memory; the
+            gradients are those of the whole batch but for batch normalisation, which sees a part at a time.
+        compile: Compile the networks with `torch.compile`.
+        workers: Processes that read photographs, for each training process; None takes one, with a GPU up to eight.
+        save_every: Steps from one checkpoint to the next; there is one at the end of each phase, too.
+        keep: Checkpoints that are kept.
+        validate_every: Steps from one validation to the next; there is one at the end of phases 1 and 3, too.
+        trackers: Names of trackers that Accelerate knows.
+        push_to_hub: A repository on the Hub to upload the model to, at the end.
+        push_every: Steps from one upload to the next before that.
 
     Returns:
         The model folder, which `GLCICPipeline.from_pretrained` opens.
 
     Raises:
-        FileNotFoundError: `data` is not a folder, or there is nothing to resume or start from.
+        FileNotFoundError: `data` or `start_from` does not exist, or there is nothing to resume.
         FileExistsError: `output` holds a run, and `resume` is false.
-        ValueError: `data` holds no photographs or an unreadable one, a number is out of its range, the batch cannot be
-            split over the processes, the recipe or the number of photographs differs from that of the run to resume,
-            its last checkpoint is broken, or the model to start from has another width than the recipe.
+        ValueError: `data` holds no photographs or none that can be read, a number is out of its range, the batch
+            cannot be split, the recipe or the number of photographs differs from that of the run to resume, the
+            newest checkpoint is broken, or the model to start from is missing or does not fit the recipe.
+        FloatingPointError: A loss or a weight is no longer finite; the newest checkpoint is from before that.
+        OSError: The disk is full, or the Hub cannot be reached.
+        PreemptedError: SIGTERM came; the run is saved.
     """
-    if workers < 0 or save_every < 1:
-        raise ValueError(f"workers must be at least 0 and save_every at least 1, not {workers} and {save_every}")
-    output = Path(output)
-    paths = find_pictures(Path(data))
+    _check_options(
+        accumulation=accumulation,
+        save_every=save_every,
+        keep=keep,
+        validate_every=validate_every,
+        push_every=push_every,
+    )
+    run = Run(Path(output), keep)
     accelerator = Accelerator(
-        mixed_precision=mixed_precision, dataloader_config=DataLoaderConfiguration(split_batches=True)
+        mixed_precision=mixed_precision,
+        log_with=list(trackers) or None,
+        project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(run.folder / "trackers")),
     )
-    if recipe.batch_size % accelerator.num_processes:
-        raise ValueError(f"batch_size {recipe.batch_size} cannot be split over {accelerator.num_processes} processes")
-    set_seed(recipe.seed)
-    start = None if start_from is None else load_model(Path(start_from))
-    if start is not None and start[0].width != recipe.width:
-        raise ValueError(f"{start_from} has the width {start[0].width}, and the recipe says {recipe.width}")
-
-    origin = {} if start is None else {"start_from": str(start_from), "mean_pixel": start[0].mean_pixel}
-    run = _open_run(accelerator, output, recipe, paths, resume=resume, origin=origin)
-    config = recipe.config(run["mean_pixel"])
-    network = _initial_network(config, recipe) if start is None else start[1]
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    first_step = int(_checkpoints(output)[-1].name.removeprefix("checkpoint-")) if resume else 0
-    samples = TrainingSamples(
-        paths, recipe, first_step * recipe.batch_size, recipe.completion_steps * recipe.batch_size
-    )
-    loader = DataLoader(samples, recipe.batch_size, num_workers=workers, pin_memory=torch.cuda.is_available())
-    trained, optimizer, loader = accelerator.prepare(network, _make_optimizer(network, recipe), loader)
-    if resume:
-        _load_checkpoint(accelerator, _checkpoints(output)[-1])
-
-    model = output / "model"
-    trained.train()
-    progress = tqdm(
-        total=recipe.completion_steps, initial=first_step, unit="step", disable=not accelerator.is_main_process
-    )
-    began = time.perf_counter()
-    recent: list[Tensor] = []
-    for step, batch in enumerate(loader, start=first_step):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, recipe)
-        recent.append(completion_step(trained, optimizer, batch, recipe, accelerator))
-        done = step + 1
-        progress.update()
-        if done % 10 == 0 or done == recipe.completion_steps:
-            loss = accelerator.reduce(torch.stack(recent).mean(), reduction="mean").item()
-            recent.clear()
-            rate = (done - first_step) * recipe.batch_size / (time.perf_counter() - began)
-            progress.set_postfix(mse=f"{loss:.4f}", images_per_s=f"{rate:.1f}")
-            if accelerator.is_main_process:
-                with (output / LOG_FILE).open("a", encoding="utf-8") as log:
-                    log.write(json.dumps({"step": done, "mse": loss, "images_per_s": round(rate, 2)}) + "\n")
-        if done % save_every == 0 or done == recipe.completion_steps:
-            if accelerator.is_main_process:
-                save_model(model, config, accelerator.unwrap_model(trained), dtype=torch.float16)
-            _save_checkpoint(accelerator, output, done)
-    progress.close()
-    accelerator.end_training()
-    return model
-
-
-def _open_run(
-    accelerator: Accelerator,
-    output: Path,
-    recipe: Recipe,
-    paths: Sequence[Path],
-    *,
-    resume: bool,
-    origin: dict[str, Any],
-) -> dict[str, Any]:
-    """Makes the folder of a new run, or checks that of the run to resume; returns what `run.json` holds."""
-    if resume and not _checkpoints(output):
-        raise FileNotFoundError(f"no run to resume in {output}: it holds no checkpoint")
-    if not resume and _checkpoints(output):
-        raise FileExistsError(f"{output} holds a run already; resume it, or give another folder")
-    accelerator.wait_for_everyone()  # nobody writes before all have looked
-    if not resume and accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / LOG_FILE).unlink(missing_ok=True)
-        run = origin or {"mean_pixel": measure_mean_pixel(paths)}
-        run = {"photographs": len(paths), **run}
-        recipe.save(output / "recipe.yaml")
-        write_whole(
-            output / RUN_FILE, lambda path: path.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    processes = accelerator.num_processes
+    _warn_of_lone_process(accelerator)
+    if recipe.batch_size % (processes * accumulation):
+        raise ValueError(
+            f"batch_size {recipe.batch_size} cannot be split over {processes} processes and {accumulation} parts"
         )
+    if resume and not run.checkpoints():
+        raise FileNotFoundError(f"no run to resume in {output}: it holds no checkpoint")
+    if not resume and run.checkpoints():
+        raise FileExistsError(f"{output} holds a run already; resume it, or give another folder")
+    if resume:
+        run.check_same(recipe)
+    with accelerator.local_main_process_first():  # one download for all
+        photographs = open_photographs(data, stream=stream)
+        validation_photographs = None if validation is None else open_photographs(validation, stream=stream)
+        start = None if start_from is None else find_model(start_from)
+    if push_to_hub is not None and accelerator.is_main_process:
+        make_repository(push_to_hub)  # better to fail now than in a month
+
+    photographs, examples = _split_off_examples(photographs, validation_photographs, recipe)
+    pretrained = None if start is None else load_model(start)
+    _check_start(recipe, start, None if pretrained is None else pretrained[0])
+    count = None if isinstance(photographs, Stream) else len(photographs)
+    if not resume and accelerator.is_main_process:
+        mean = mean_pixel or (pretrained[0].mean_pixel if pretrained else measure_mean_pixel(photographs))
+        recipe.config(mean)  # refuses a mean pixel out of its range
+        run.begin(recipe, {"data": _name(data), "photographs": count, "mean_pixel": mean, "start": _name(start_from)})
     accelerator.wait_for_everyone()
-    saved = Recipe.load(str(output / "recipe.yaml"))
-    if saved != recipe:
-        raise ValueError(f"{output} was begun with another recipe: see {output / 'recipe.yaml'}")
-    loaded: dict[str, Any] = json.loads((output / RUN_FILE).read_text(encoding="utf-8"))
-    if loaded["photographs"] != len(paths):
-        raise ValueError(f"{output} was begun with {loaded['photographs']} photographs, now there are {len(paths)}")
-    return loaded
+    facts = run.facts()
+    if facts["photographs"] != count:
+        raise ValueError(f"{output} was begun with {facts['photographs']} photographs, now there are {count}")
+    config = recipe.config(tuple(facts["mean_pixel"]))
+
+    set_seed(recipe.seed)
+    completion = CompletionNetwork(config.width, config.mean_pixel)
+    if pretrained is not None:
+        completion.load_state_dict(pretrained[1].state_dict())
+    elif recipe.initialisation == "spreading":
+        initialise_spreading(completion)
+    discriminator = _initial_discriminator(recipe, start)
+    networks = prepare_networks(accelerator, recipe, completion, discriminator, compiled=compile)
+    first_step = run.newest_step()
+    if resume:
+        run.load_checkpoint(accelerator)
+    if resume and accelerator.is_main_process:
+        run.cut_log(first_step)
+    if trackers:
+        accelerator.init_trackers("glcic", config={name: str(value) for name, value in recipe.entries().items()})
+
+    loop = Loop(networks, run, config, examples, facts, push_to_hub)
+    batches = load_batches(
+        photographs,
+        recipe,
+        first_step=first_step,
+        process=accelerator.process_index,
+        processes=processes,
+        workers=_default_workers(accelerator) if workers is None else workers,
+    )
+    with _sigterm_noted() as stop_asked, loop.progress_bar(first_step):
+        for step, loaded in enumerate(batches, start=first_step):
+            loop.step(step, Batch.from_loader(loaded, accelerator.device).split(accumulation), loaded["unreadable"])
+            done = step + 1
+            phase_over = done in recipe.phase_ends
+            push = push_every is not None and done % push_every == 0
+            stop = _stop_agreed(accelerator, stop_asked, done)
+            save = phase_over or push or stop or done % save_every == 0
+            if save or done % LOG_EVERY == 0:
+                loop.log(done)
+            if (phase_over or done % validate_every == 0) and recipe.phase_of(step) != 2:
+                loop.validate(done)
+            if save:
+                loop.save(done)
+            if push:
+                loop.push(done)
+            if stop and done < recipe.phase_ends[-1]:
+                raise PreemptedError(f"stopped after step {done} of {recipe.phase_ends[-1]} and saved; resume it")
+        loop.finish()
+    return run.model
+
+
+def _check_options(**options: int | None) -> None:
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+def _name(where: str | Path | None) -> str | None:
+    """What a model card may say of a place: the last part of a folder's path, or a name on the Hub."""
+    return Path(where).name if where is not None and Path(where).exists() else None if where is None else str(where)
+
+
+def _split_off_examples(
+    photographs: Sequence[Photograph] | Stream,
+    validation: Sequence[Photograph] | Stream | None,
+    recipe: Recipe,
+) -> tuple[Sequence[Photograph] | Stream, list[Example]]:
+    """Returns the photographs to train on and the examples to validate on."""
+    if validation is not None:
+        return photographs, make_examples(validation, recipe)
+    if isinstance(photographs, Stream):
+        return photographs, []
+    kept, held_out = hold_out(photographs, min(VALIDATION_COUNT, len(photographs) // 10), recipe.seed)
+    return kept, make_examples(held_out, recipe)
+
+
+def _check_start(recipe: Recipe, start: Path | None, config: GLCICConfig | None) -> None:
+    first, second, last = recipe.phase_ends
+    missing = "phase 1 (completion_steps is 0)" if first == 0 else "phase 2 (discriminator_steps is 0)"
+    if config is None and (first == 0 or first == second < last):
+        raise ValueError(f"the recipe has no {missing}, so it needs a trained model to start from")
+    if config is not None and config.width != recipe.width:
+        raise ValueError(f"{start} has the width {config.width}, and the recipe says {recipe.width}")
+
+
+def _initial_discriminator(recipe: Recipe, start: Path | None) -> ContextDiscriminator | None:
+    """Discriminators from scratch, or from the model to start from if the recipe has no phase 2."""
+    if recipe.discriminators == "none" or not recipe.is_adversarial:
+        return None
+    discriminator = ContextDiscriminator(recipe.width, recipe.image_size, recipe.patch_size, recipe.discriminators)
+    if start is not None and recipe.discriminator_steps == 0:
+        found = load_discriminator(start, recipe.config((0, 0, 0)))
+        if found is None or found.state_dict().keys() != discriminator.state_dict().keys():
+            raise ValueError(
+                f"the recipe has no phase 2 (discriminator_steps is 0), and {start} has not the discriminators "
+                f"to start from: {recipe.discriminators}"
+            )
+        discriminator.load_state_dict(found.state_dict())
+    return discriminator
+
+
+def prepare_networks(
+    accelerator: Accelerator,
+    recipe: Recipe,
+    completion: CompletionNetwork,
+    discriminator: ContextDiscriminator | None,
+    *,
+    compiled: bool,
+) -> Networks:
+    """Brings networks with their optimizers to the device, in the memory format that convolutions are fastest in."""
+    prepared: list[Any] = []
+    for network, rate in ((completion, recipe.learning_rate), (discriminator, recipe.discriminator_learning_rate)):
+        if network is None:
+            continue
+        module: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        if compiled:
+            module.compile()
+        module.train()
+        optimizer: torch.optim.Optimizer
+        if recipe.optimizer == "adadelta":
+            optimizer = torch.optim.Adadelta(module.parameters(), lr=rate)
+        else:
+            betas = (0.9, 0.999) if network is completion else DISCRIMINATOR_BETAS
+            optimizer = torch.optim.AdamW(module.parameters(), lr=rate, betas=betas)
+        prepared += accelerator.prepare(module, optimizer)
+    return Networks(accelerator, recipe, *prepared)
+
+
+def _warn_of_lone_process(accelerator: Accelerator) -> None:
+    """Says what Accelerate does not: on the CPU its launcher leaves it to MPI to start several processes."""
+    distributed = {"LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
+    asked = "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ
+    if asked and accelerator.num_processes == 1 and not distributed & os.environ.keys():
+        warnings.warn(
+            "several processes were asked for and this is the only one: accelerate launch --cpu starts several only "
+            "with MPI; use ACCELERATE_USE_CPU=true torchrun --nproc-per-node N",
+            stacklevel=3,
+        )
+
+
+def _default_workers(accelerator: Accelerator) -> int:
+    if accelerator.device.type == "cpu":
+        return 1
+    processes: int = accelerator.num_processes
+    return max(1, min(8, (os.cpu_count() or 1) // processes))
+
+
+@contextmanager
+def _sigterm_noted() -> Iterator[threading.Event]:
+    """Notes SIGTERM, by which clusters announce that they take a machine back, instead of dying of it."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield asked
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _stop_agreed(accelerator: Accelerator, asked: threading.Event, done: int) -> bool:
+    """Whether any process was asked to stop; several agree on it now and then, so that all stop at the same step."""
+    if accelerator.num_processes == 1:
+        return asked.is_set()
+    if done % LOG_EVERY:
+        return False
+    if asked.is_set():
+        accelerator.set_trigger()
+    return bool(accelerator.check_trigger())

@@ -1,0 +1,105 @@
+"""How fast photographs are loaded, how fast the networks train, and what share of a step is not spent in them.
+
+python benchmarks/training.py --data PHOTOGRAPHS [--recipe compact] [--mixed-precision bf16]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.flop_counter import FlopCounterMode
+
+from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
+from glcic_hub.training.data import load_batches
+from glcic_hub.training.phases import Batch, Networks, completion_step, discriminator_step, joint_step
+from glcic_hub.training.photographs import Folder
+from glcic_hub.training.recipe import DEFAULT_RECIPE, Recipe
+from glcic_hub.training.trainer import prepare_networks
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="photographs")
+    parser.add_argument("--recipe", default=DEFAULT_RECIPE, metavar="NAME|FILE")
+    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--mixed-precision", choices=["no", "bf16", "fp16"], default="no")
+    parser.add_argument("--compile", action="store_true", help="compile the networks")
+    parser.add_argument("--workers", type=int, default=1, metavar="N")
+    parser.add_argument("--steps", type=int, default=20, metavar="N", help="measured steps of each kind (default: 20)")
+    options = parser.parse_args()
+    overrides = {} if options.batch_size is None else {"batch_size": options.batch_size}
+    recipe = Recipe.load(options.recipe, **overrides)
+    photographs = Folder(options.data)
+
+    print(f"| loading, {recipe.image_size}×{recipe.image_size} | pictures/s |\n|---|---|")
+    for workers in sorted({1, 2, options.workers}):
+        batches = load_batches(photographs, recipe, workers=workers)
+        count = max(4, 400 // recipe.batch_size)
+        list(itertools.islice(batches, count // 2))  # the workers start
+        seconds = _seconds(partial(list, itertools.islice(batches, count)))
+        print(f"| {workers} workers | {count * recipe.batch_size / seconds:.0f} |")
+
+    accelerator = Accelerator(mixed_precision=options.mixed_precision)
+    networks = _make_networks(accelerator, recipe, compiled=options.compile)
+    rate = _matrix_rate(accelerator)
+    device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else "CPU"
+    print(f"\n{device}, {options.mixed_precision}, batch {recipe.batch_size}, matrices at {rate / 1e12:.2f} TFLOP/s\n")
+    print("| phase | images/s | ms a step | not in the networks | share of the matrix rate |\n|---|---|---|---|---|")
+    for phase, step in enumerate((completion_step, discriminator_step, joint_step), start=1):
+        loader = load_batches(photographs, recipe, workers=options.workers)
+        kept = Batch.from_loader(next(loader), accelerator.device)
+        with FlopCounterMode(display=False) as counter:
+            step(networks, [kept])
+        in_networks, whole = [], []
+        for _ in range(options.steps):  # in turns, so that both see the same machine
+            in_networks.append(_seconds(partial(step, networks, [kept])))
+            whole.append(_seconds(partial(_whole_step, step, networks, loader)))
+        seconds, inside = median(whole), median(in_networks)
+        print(
+            f"| {phase} | {recipe.batch_size / seconds:.1f} | {seconds * 1000:.0f} | {1 - inside / seconds:.1%} "
+            f"| {counter.get_total_flops() / seconds / rate:.0%} |"
+        )
+
+
+def _whole_step(step: Callable[..., Any], networks: Networks, loader: Iterator[dict[str, Any]]) -> None:
+    step(networks, [Batch.from_loader(next(loader), networks.accelerator.device)])
+
+
+def _make_networks(accelerator: Accelerator, recipe: Recipe, *, compiled: bool) -> Networks:
+    completion = CompletionNetwork(recipe.width, (0.5, 0.5, 0.5))
+    discriminator = ContextDiscriminator(recipe.width, recipe.image_size, recipe.patch_size)
+    return prepare_networks(accelerator, recipe, completion, discriminator, compiled=compiled)
+
+
+def _matrix_rate(accelerator: Accelerator) -> float:
+    """The FLOP/s of a large product of matrices in the precision of the training."""
+    on_gpu = accelerator.device.type == "cuda"
+    size = 8192 if on_gpu else 2048
+    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    dtype = dtypes.get(str(accelerator.mixed_precision), torch.float32)
+    matrix = torch.randn(size, size, device=accelerator.device, dtype=dtype)
+    return 2 * size**3 / min(_seconds(lambda: matrix @ matrix) for _ in range(10))
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()

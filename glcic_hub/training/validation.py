@@ -1,0 +1,65 @@
+"""What one wants to look at during training: figures, and a grid of pictures."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from glcic_hub.comparison import grid
+from glcic_hub.evaluation import METRICS, hole_metrics, mean_of_defined
+from glcic_hub.images import to_uint8
+from glcic_hub.pipeline import GLCICPipeline
+from glcic_hub.training.data import draw_hole
+from glcic_hub.training.photographs import Photograph, Stream, UnreadableError, open_rgb
+from glcic_hub.training.recipe import Recipe
+
+VALIDATION_COUNT = 64
+"""Photographs at most."""
+
+GRID_ROWS = 4
+
+
+class Example(NamedTuple):
+    """The centre square of a photograph, (size, size, 3) uint8, with a (size, size) mask of 0 and 1."""
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+
+
+def make_examples(photographs: Sequence[Photograph] | Stream, recipe: Recipe) -> list[Example]:
+    """Takes the first photographs that can be read, and draws a hole for each as the recipe says."""
+    size = recipe.image_size
+    examples = []
+    source = photographs if isinstance(photographs, Stream) else map(photographs.__getitem__, range(len(photographs)))
+    for index, photograph in enumerate(itertools.islice(source, VALIDATION_COUNT)):
+        try:
+            image = ImageOps.fit(open_rgb(photograph, size), (size, size), Image.Resampling.BICUBIC)
+        except UnreadableError:
+            continue
+        hole = draw_hole(recipe, np.random.default_rng(index))
+        examples.append(Example(np.asarray(image), hole.mask(size, size)))
+    return examples
+
+
+def validate(pipe: GLCICPipeline, examples: Sequence[Example]) -> tuple[dict[str, float], Image.Image]:
+    """Completes the examples.
+
+    Returns:
+        The mean of each of `evaluation.METRICS` in the hole, without blending; and for the first four examples a row
+        of hole (in the mean colour, as the network sees it), fill, blended fill and original.
+    """
+    mean = to_uint8(np.array(pipe.config.mean_pixel, np.float32))
+    figures: list[dict[str, float]] = []
+    rows: list[list[NDArray[np.uint8]]] = []
+    for image, mask in examples:
+        completed = pipe(image, mask)
+        figures.append(hole_metrics(image, completed, mask))
+        if len(rows) < GRID_ROWS:
+            with_hole = np.where(mask[..., None] > 0, mean, image)
+            rows.append([with_hole, completed, pipe(image, mask, blend="poisson"), image])
+    return {metric: mean_of_defined([row[metric] for row in figures]) for metric in METRICS}, grid(rows)

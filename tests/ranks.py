@@ -1,0 +1,62 @@
+"""Run by `accelerate launch` on two processes: steps of all phases, then a run; prints what the test looks at."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from accelerate.state import PartialState
+from accelerate.utils import gather_object
+from torch import nn
+
+from glcic_hub.training import phases, trainer
+from glcic_hub.training.data import load_batches
+from glcic_hub.training.photographs import Folder
+from tests.training_parts import SMALL, make_networks
+
+
+def digest(network: nn.Module) -> str:
+    """Of the parameters; the statistics of each process are those of its own pictures."""
+    content = b"".join(parameter.detach().numpy().tobytes() for parameter in network.parameters())
+    return hashlib.sha256(content).hexdigest()
+
+
+def step_through_the_phases(photographs: Path) -> list[Any]:
+    networks = make_networks()
+    accelerator = networks.accelerator
+    batches = load_batches(Folder(photographs), SMALL, process=accelerator.process_index, processes=2)
+    report = []
+    for step, loaded in enumerate(batches):
+        batch = phases.Batch.from_loader(loaded, accelerator.device)
+        function = (phases.completion_step, phases.discriminator_step, phases.joint_step)[SMALL.phase_of(step) - 1]
+        function(networks, batch.split(2 if step % 2 else 1))
+        digests = [digest(network) for network in (networks.completion, networks.discriminator)]
+        report.append(gather_object([(*digests, hashlib.sha256(loaded["image"].numpy().tobytes()).hexdigest())]))
+    return report
+
+
+def train_and_watch(photographs: Path, output: Path) -> list[str]:
+    """Trains, and returns what this process opened to write in the output folder, or changed there otherwise."""
+    written: list[str] = []
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        path = str(arguments[0]) if arguments else ""
+        writes = event in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree") or (
+            event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wxa+")
+        )
+        if writes and path.startswith(str(output)):
+            written.append(path)
+
+    sys.addaudithook(watch)
+    trainer.train(SMALL, photographs, output, workers=0, save_every=5, validate_every=5, keep=9)
+    return sorted(set(written))
+
+
+if __name__ == "__main__":
+    photographs, output = map(Path, sys.argv[1:])
+    rank = PartialState(cpu=True).process_index
+    report = {"steps": step_through_the_phases(photographs), "written": train_and_watch(photographs, output)}
+    (output / f"report-{rank}.json").write_text(json.dumps(report))
