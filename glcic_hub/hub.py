@@ -177,26 +177,28 @@ def find_model(model: str | Path) -> Path:
     if folder.is_dir():
         return folder
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     if isinstance(model, Path) or str(model).count("/") != 1:
         raise FileNotFoundError(f"no model in {folder}: {folder.name} does not exist")
     try:
         return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
-    except (HFValidationError, RepositoryNotFoundError):
-        raise FileNotFoundError(f"no folder and no model on the Hub is called {model}") from None
-    except LocalEntryNotFoundError as error:
-        raise OSError(f"no folder is called {model}, and the Hub cannot be reached: {first_line(error)}") from None
+    except HFValidationError:
+        raise FileNotFoundError(f"no folder {model}; a model on the Hub is called user/name") from None
+    except RepositoryNotFoundError as error:  # or it is private, or gated
+        raise FileNotFoundError(f"no folder {model}, and on the Hub: {' '.join(str(error).split())}") from None
+    except Exception as error:  # huggingface_hub's own, or of the HTTP library below it
+        raise OSError(f"no folder {model}, and the Hub cannot be reached: {first_line(error)}") from None
 
 
 def make_repository(repository: str) -> str:
     """Makes a model repository on the Hub, if it does not exist.
 
     Args:
-        repository: `user/name`.
+        repository: `user/name`, or `name` for one of your own.
 
     Returns:
-        Its address.
+        `user/name`.
 
     Raises:
         ValueError: `repository` is not a name.
@@ -208,7 +210,7 @@ def make_repository(repository: str) -> str:
     api = HfApi()
     try:
         api.whoami()  # `create_repo` says nothing of a wrong token where the repository exists
-        return str(api.create_repo(repository, exist_ok=True))
+        return api.create_repo(repository, exist_ok=True).repo_id
     except HFValidationError as error:
         raise ValueError(
             f"{repository} is not the name of a model on the Hub, user/name: {first_line(error)}"

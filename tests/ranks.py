@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate.state import PartialState
 from accelerate.utils import gather_object
+from safetensors.torch import save_file
 from torch import nn
 
 from glcic_hub.training import phases, trainer
@@ -38,6 +39,16 @@ def step_through_the_phases(photographs: Path) -> list[Any]:
     return report
 
 
+def step_once_in_evaluation_mode(photographs: Path, process: int, processes: int) -> phases.Networks:
+    """A step of phase 3 by plain gradient descent, where batch normalisation does not depend on who sees what."""
+    networks = make_networks(rate=1.0, adaptive=False)
+    networks.completion.eval()
+    networks.discriminator.eval()
+    loaded = next(load_batches(Folder(photographs), SMALL, process=process, processes=processes))
+    phases.joint_step(networks, [phases.Batch.from_loader(loaded, networks.accelerator.device)])
+    return networks
+
+
 def train_and_watch(photographs: Path, output: Path) -> list[str]:
     """Trains, and returns what this process opened to write in the output folder, or changed there otherwise."""
     written: list[str] = []
@@ -58,5 +69,11 @@ def train_and_watch(photographs: Path, output: Path) -> list[str]:
 if __name__ == "__main__":
     photographs, output = map(Path, sys.argv[1:])
     rank = PartialState(cpu=True).process_index
+    networks = step_once_in_evaluation_mode(photographs, rank, 2)
+    pair = {"completion": networks.completion, "discriminator": networks.discriminator}
+    stepped = {name: networks.bare(network).state_dict() for name, network in pair.items()}
     report = {"steps": step_through_the_phases(photographs), "written": train_and_watch(photographs, output)}
     (output / f"report-{rank}.json").write_text(json.dumps(report))
+    if rank == 0:
+        for name, tensors in stepped.items():
+            save_file(tensors, output / f"step-{name}.safetensors")

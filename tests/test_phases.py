@@ -72,15 +72,16 @@ def test_adversarial_losses_against_numpy() -> None:
     real_logits, fake_logits = np.random.default_rng(1).normal(0, 3, (2, 5, 1))
     real, fake = (1 / (1 + np.exp(-logits)) for logits in (real_logits, fake_logits))
     tensors = [torch.from_numpy(array) for array in (real_logits, fake_logits)]
-    expected = np.mean(np.log(real)) + np.mean(np.log(1 - fake))  # eq. 4, to be maximised
-    assert discriminator_loss(*tensors).item() == pytest.approx(-expected, abs=1e-12)
+    terms = np.mean(np.log(real)), np.mean(np.log(1 - fake))  # of eq. 4, to be maximised
+    assert discriminator_loss(tensors[0], real=True).item() == pytest.approx(-terms[0], abs=1e-12)
+    assert discriminator_loss(tensors[1], real=False).item() == pytest.approx(-terms[1], abs=1e-12)
     assert adversarial_loss(tensors[1], "minimax").item() == pytest.approx(np.mean(np.log(1 - fake)), abs=1e-12)
     assert adversarial_loss(tensors[1], "non-saturating").item() == pytest.approx(-np.mean(np.log(fake)), abs=1e-12)
 
 
 def test_adversarial_losses_are_finite_where_the_discriminator_is_sure() -> None:
     sure = torch.tensor([[200.0], [-200.0]])
-    assert discriminator_loss(-sure, sure).isfinite()
+    assert all(discriminator_loss(sure, real=real).isfinite() for real in (True, False))
     assert all(adversarial_loss(sure, kind).isfinite() for kind in ("minimax", "non-saturating"))
 
 
@@ -244,6 +245,30 @@ def test_parts_of_a_batch_add_up_to_it(step: Step) -> None:
     for gradients, values in results[1:]:
         assert all(torch.allclose(gradients[key].float(), whole[0][key].float(), atol=1e-5) for key in whole[0])
         assert all(torch.allclose(values[name], whole[1][name], atol=1e-5) for name in whole[1])
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_the_completion_networks_statistics_are_recorded_once_a_step(parts: int) -> None:
+    """However often a part goes through it; and phase 2 completes with those recorded, as the paper's fixed C."""
+    networks = make_networks()
+    norm = next(module for module in networks.completion.modules() if isinstance(module, nn.BatchNorm2d))
+    joint_step(networks, make_batch().split(parts))
+    assert norm.num_batches_tracked == parts
+    reference = make_networks()
+    completion_step(reference, make_batch().split(parts))
+    expected = next(module for module in reference.completion.modules() if isinstance(module, nn.BatchNorm2d))
+    assert torch.allclose(norm.running_mean, expected.running_mean)  # type: ignore[arg-type]
+
+
+def test_phase_2_completes_with_recorded_statistics() -> None:
+    results = []
+    for shift in (0.0, -0.7):
+        networks = make_networks()
+        for module in networks.completion.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.add_(shift)  # type: ignore[union-attr]
+        results.append(discriminator_step(networks, [make_batch()])["fake"])
+    assert results[0] != results[1]
 
 
 def test_balance_makes_both_gradients_equally_long() -> None:

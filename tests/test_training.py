@@ -28,6 +28,7 @@ from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.trainer import train
 from tests.conftest import MEAN_PIXEL, make_hole, make_photo
 from tests.local_hub import TOKEN, serve_hub
+from tests.ranks import step_once_in_evaluation_mode
 from tests.training_parts import SMALL, make_photographs
 
 ROOT = Path(__file__).parents[1]
@@ -81,7 +82,7 @@ def test_what_a_run_leaves(trained: Path) -> None:
     assert not list(trained.glob(".*"))
     assert Recipe.load(str(trained / "recipe.yaml")) == SMALL
     facts = json.loads((trained / "run.json").read_text())
-    assert facts["photographs"] == 11  # one is held out
+    assert facts["photographs"] == 12
     log = read_log(trained)
     keys = {phase: {key for entry in log if entry["phase"] == phase for key in entry} for phase in (1, 2, 3)}
     losses = {"step", "phase", "images_per_s"}
@@ -111,9 +112,11 @@ def test_the_result_completes_and_can_be_trained_further(trained: Path, photogra
     last = weights_of(trained / "checkpoint-00000010")
     for name, tensor in pipe.network.state_dict().items():
         if tensor.is_floating_point():
-            assert torch.allclose(tensor, last[f"model {name}"], rtol=1e-3, atol=1e-6)
+            assert torch.allclose(tensor, last[f"completion {name}"], rtol=1e-3, atol=1e-6)
     card = (model / "README.md").read_text()
-    assert "11 photographs" in card and "| 3 | 10 | " in card and "total_steps: 10" in card and "$" not in card
+    assert (
+        "12 photographs, of which" in card and "| 3 | 10 | " in card and "total_steps: 10" in card and "$" not in card
+    )
     assert str(photographs) not in card
 
     without_pretraining = dataclasses.replace(
@@ -158,15 +161,16 @@ def test_a_killed_run_equals_an_uninterrupted_one(photographs: Path, tmp_path: P
     run = tmp_path / "killed"
     arguments = ["--data", photographs, "--output", run, "--recipe", tmp_path / "recipe.yaml", "--save-every", 3]
     settings = ["--trackers", "--workers", 1]
+    moments = random.Random(0)
     for phase in (1, 2, 3):
         resume = ["--resume"] if phase > 1 else []
         command = [sys.executable, SCRIPT, *map(str, [*arguments, *settings, *resume])]
-        wanted = 25 * phase - random.randint(5, 20)
+        wanted = 25 * phase - moments.randint(9, 21)
         with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
             deadline = time.monotonic() + 120
             while process.poll() is None and time.monotonic() < deadline:
                 if any(int(path.name[-8:]) >= wanted for path in run.glob("checkpoint-*")):
-                    time.sleep(random.uniform(0, 0.1))
+                    time.sleep(moments.uniform(0, 0.05))
                     break
                 time.sleep(0.005)
             process.kill()
@@ -218,6 +222,14 @@ def test_two_processes(photographs: Path, tmp_path: Path) -> None:
     # Accelerate has each process add its random state to a checkpoint, and make the folder if it comes first.
     assert all(".unfinished-checkpoint" in path for path in other)
 
+    # Together they do what one process does with the whole batch; it takes their run on, too.
+    networks = step_once_in_evaluation_mode(photographs, process=0, processes=1)
+    for name, network in (("completion", networks.completion), ("discriminator", networks.discriminator)):
+        together = load_file(tmp_path / "run" / f"step-{name}.safetensors")
+        assert all(torch.allclose(tensor, together[key], atol=1e-5) for key, tensor in network.state_dict().items())
+    shutil.rmtree(tmp_path / "run" / "checkpoint-00000010")
+    train(SMALL, photographs, tmp_path / "run", resume=True, **QUIET)
+
 
 def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> None:
     """`accelerate launch train_accelerate.py` through all phases in bfloat16; what it saves completes a picture."""
@@ -241,6 +253,21 @@ def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> Non
     again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
     assert again.returncode != 0
     assert "holds a run already" in again.stderr
+
+
+def test_a_run_is_resumed_without_the_model_that_it_started_from(
+    photographs: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(model_folder, start)
+    tuning = dataclasses.replace(SMALL, completion_steps=0, discriminator_steps=2, total_steps=4)
+    train(tuning, photographs, tmp_path / "run", start_from=start, **QUIET)
+    whole = weights_of(tmp_path / "run" / "checkpoint-00000004")
+    shutil.rmtree(tmp_path / "run" / "checkpoint-00000004")
+    shutil.rmtree(start)
+    train(tuning, photographs, tmp_path / "run", resume=True, **QUIET)
+    again = weights_of(tmp_path / "run" / "checkpoint-00000004")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_without_discriminators_all_is_phase_1(photographs: Path, tmp_path: Path) -> None:
@@ -270,7 +297,7 @@ def test_pushed_to_the_hub_and_trained_further_from_there(photographs: Path, tmp
 
         missing = run_script(*options, "--output", tmp_path / "other", "--from", "user/nothing", env=environment)
         assert missing.returncode == 1
-        assert "no folder and no model on the Hub is called user/nothing" in missing.stderr
+        assert "no folder user/nothing, and on the Hub: 404" in missing.stderr
         stranger = {**environment, "HF_TOKEN": "x"}
         refused = run_script(*options, "--output", tmp_path / "other", "--push-to-hub", "user/model", env=stranger)
         assert refused.returncode == 1
@@ -356,25 +383,40 @@ def test_bad_runs_are_refused(tmp_path: Path, photographs: Path, trained: Path) 
             train(SMALL, photographs, tmp_path / "other", **{**QUIET, option: 0})
     with pytest.raises(ValueError, match="batch_size 4 cannot be split over 1 processes and 3 parts"):
         train(SMALL, photographs, tmp_path / "other", accumulation=3, **QUIET)
+    with pytest.raises(ValueError, match="workers must be at least 0, not -1"):
+        train(SMALL, photographs, tmp_path / "other", workers=-1)
+    with pytest.raises(ValueError, match="no tracker nonsense: it is not installed, or"):
+        train(SMALL, photographs, tmp_path / "other", trackers=["nonsense"])
+    with pytest.raises(ValueError, match="push_to_hub must say where"):
+        train(SMALL, photographs, tmp_path / "other", push_every=2, **QUIET)
+    with pytest.raises(ValueError, match="none of the photographs to validate on can be read"):
+        train(SMALL, photographs, tmp_path / "other", validation=tmp_path / "empty", **QUIET)
+    with pytest.raises(FileNotFoundError, match=r"a\.png is a file, not a folder"):
+        train(SMALL, tmp_path / "empty" / "a.png", tmp_path / "other", **QUIET)
+    assert not (tmp_path / "other").exists()
     with pytest.raises(ValueError, match="mean_pixel must be three numbers in"):
         train(SMALL, photographs, tmp_path / "other", mean_pixel=(127.0, 127.0, 127.0), **QUIET)
-    assert not (tmp_path / "other").exists()
+    assert not list((tmp_path / "other").iterdir())
 
     with pytest.raises(FileExistsError, match="holds a run already"):
         train(SMALL, photographs, trained, **QUIET)
     other = dataclasses.replace(SMALL, alpha=0.001, seed=3)
     with pytest.raises(ValueError, match=r"begun with another recipe: alpha 0.0004 and 0.001, seed 0 and 3"):
         train(other, photographs, trained, resume=True, **QUIET)
-    fewer = make_photographs(tmp_path / "fewer", 11)
-    with pytest.raises(ValueError, match="was begun with 11 photographs, now there are 10"):
+    fewer = make_photographs(tmp_path / "fewer" / photographs.name, 11)
+    with pytest.raises(ValueError, match=r"was begun otherwise: photographs 12 and 11, digest .* and "):
         train(SMALL, fewer, trained, resume=True, **QUIET)
+    with pytest.raises(ValueError, match=rf"was begun otherwise: validation None and {fewer.name}"):
+        train(SMALL, photographs, trained, resume=True, validation=fewer, **QUIET)
+    with pytest.raises(ValueError, match=r"was begun otherwise: mean_pixel .* and \[0.5, 0.5, 0.5\]"):
+        train(SMALL, photographs, trained, resume=True, mean_pixel=(0.5, 0.5, 0.5), **QUIET)
 
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path, photographs: Path, trained: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     newest = tmp_path / "run" / "checkpoint-00000010"
-    (newest / "model.safetensors").write_bytes(b"junk")
-    with pytest.raises(ValueError, match=rf"cannot resume from {newest}: .*; remove it to resume from an older one"):
+    (newest / "completion.safetensors").write_bytes(b"junk")
+    with pytest.raises(ValueError, match=rf"cannot resume from {newest}: .*; if it is broken, remove it"):
         train(SMALL, photographs, tmp_path / "run", resume=True, **QUIET)
 
 

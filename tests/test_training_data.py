@@ -137,6 +137,20 @@ def test_photographs_are_turned_upright(tmp_path: Path) -> None:
         assert np.asarray(image)[5, 50, 0] > 200 and np.asarray(image)[-5, 50, 0] < 50
 
 
+def test_photographs_of_every_mode_and_place(tmp_path: Path) -> None:
+    """16 bits and floats keep their brightness; a streamed dataset of plain files names them by address."""
+    levels = np.full((8, 8), 30000, np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    Image.fromarray(np.full((8, 8), 0.25, np.float32)).save(tmp_path / "float.tif")
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "red.tif")
+    for name, expected in (("deep.png", (117,) * 3), ("float.tif", (64,) * 3), ("red.tif", (255, 0, 0))):
+        for file in (tmp_path / name, (tmp_path / name).read_bytes(), (tmp_path / name).as_uri()):
+            pixels = np.asarray(open_rgb(Photograph(name, file), 8))
+            assert np.abs(pixels[4, 4].astype(int) - expected).max() <= 1
+    with pytest.raises(UnreadableError, match="cannot read the photograph gone"):
+        open_rgb(Photograph("gone", (tmp_path / "gone.png").as_uri()), 8)
+
+
 def test_mean_pixel_is_that_of_rgb(tmp_path: Path) -> None:
     Image.new("RGB", (40, 50), (255, 0, 51)).save(tmp_path / "a.png")
     Image.new("L", (80, 30), 102).save(tmp_path / "b.png")
@@ -202,8 +216,13 @@ def test_wrong_places_are_refused(tmp_path: Path, photographs: Folder, shards: P
         open_photographs(tmp_path / "nothing")
     with pytest.raises(ValueError, match="holds no pictures"):
         open_photographs(tmp_path)
-    with pytest.raises(ValueError, match="is a folder of photographs, which is not streamed"):
-        open_photographs(photographs.paths[0].parent, stream=True)
+    assert isinstance(open_photographs(photographs.folder, stream=True), Folder)  # is read as it comes anyway
+    with pytest.raises(FileNotFoundError, match="is a file, not a folder of photographs"):
+        open_photographs(photographs.paths[0])
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "0.tar").write_bytes(b"not an archive" * 100)
+    with pytest.raises(OSError, match=r"cannot open the dataset .*broken: |cannot read on in the dataset: "):
+        list(open_photographs(tmp_path / "broken", stream=True))
     with pytest.raises(ValueError, match=r"cannot open the dataset .*Unknown split"):
         open_photographs(f"{shards}:nonsense")
     table = datasets.Dataset.from_dict({"label": [0]})

@@ -124,16 +124,25 @@ class Loop:
             )
 
     def _diverged(self, what: str) -> str:
-        checkpoints = self.run.checkpoints()
-        last = f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "there is no checkpoint yet"
-        return f"training diverged: {what}; {last}; try a lower learning rate"
+        return f"training diverged: {what}; {self.run.last_good()}; try a lower learning rate"
+
+    def check_weights(self, done: int) -> None:
+        """Makes sure that the networks are worth validating and saving.
+
+        Raises:
+            FloatingPointError: A weight is not finite.
+        """
+        for network in self._networks():
+            for name, tensor in network.state_dict().items():
+                if tensor.is_floating_point() and not tensor.isfinite().all():
+                    raise FloatingPointError(self._diverged(f"{name} holds NaN or infinity after step {done}"))
 
     def validate(self, done: int) -> None:
         """Measures the completion network, draws the grid, and keeps the model if it is the best of its phase."""
         if not self.accelerator.is_main_process or not self.examples:
             return
         completion = CompletionNetwork(self.config.width, self.config.mean_pixel)
-        completion.load_state_dict(self.accelerator.unwrap_model(self.networks.completion).state_dict())
+        completion.load_state_dict(self.networks.bare(self.networks.completion).state_dict())
         pipe = GLCICPipeline(self.config, completion.eval(), device=self.accelerator.device)
         figures, picture = validate(pipe, self.examples)
         phase = self.recipe.phase_of(done - 1)
@@ -153,19 +162,14 @@ class Loop:
         self.began = time.perf_counter()
 
     def save(self, done: int) -> None:
-        """Saves model and checkpoint.
+        """Saves the model, then the checkpoint: whoever resumes has both, or makes both again.
 
         Raises:
-            FloatingPointError: A weight is not finite.
             OSError: The disk is full.
         """
-        for network in self._networks():
-            for name, tensor in network.state_dict().items():
-                if tensor.is_floating_point() and not tensor.isfinite().all():
-                    raise FloatingPointError(self._diverged(f"{name} holds NaN or infinity after step {done}"))
-        self.run.save_checkpoint(self.accelerator, done)
         if self.accelerator.is_main_process:
             self.run.replace_model(self.run.model, lambda folder: self._write_model(folder, done))
+        self.run.save_checkpoint(self.accelerator, done)
         self.began = time.perf_counter()
 
     def push(self, done: int) -> None:
@@ -191,7 +195,7 @@ class Loop:
 
     def _networks(self) -> list[Any]:
         prepared = (self.networks.completion, self.networks.discriminator)
-        return [self.accelerator.unwrap_model(network) for network in prepared if network is not None]
+        return [self.networks.bare(network) for network in prepared if network is not None]
 
     def _write_model(self, folder: Path, done: int) -> None:
         completion, *discriminators = self._networks()
@@ -206,11 +210,12 @@ class Loop:
         ]
         table = ["| after phase | step | PSNR, dB | SSIM | texture ratio |", "|---|---|---|---|---|", *rows]
         count = self.facts["photographs"]
+        held_out = f", of which {len(self.examples)} were held out" if self.facts["validation"] is None else ""
         save_card(
             folder,
             {
                 "name": self.repository or "path/of/this/folder",
-                "data": self.facts["data"] + (", streamed" if count is None else f", {count} photographs"),
+                "data": self.facts["data"] + (", streamed" if count is None else f", {count} photographs{held_out}"),
                 "mean_pixel": ", ".join(map(str, self.config.mean_pixel)),
                 "steps": f"{done} of {self.recipe.phase_ends[-1]}; the phases end at {self.recipe.phase_ends}",
                 "start": self.facts["start"] or "scratch",

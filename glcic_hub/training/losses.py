@@ -48,17 +48,17 @@ def gradient_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
     return (squares / (error.shape[1] * mask.sum(dim=(1, 2, 3)))).mean()
 
 
-def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Eq. 4, which D maximises, as binary cross-entropy: −log D(real) − log(1 − D(fake)).
+def discriminator_loss(logits: Tensor, *, real: bool) -> Tensor:
+    """One of the two terms of eq. 4, which D maximises, as binary cross-entropy.
 
     Args:
-        real_logits: (B, 1) what the discriminator says of real pictures.
-        fake_logits: (B, 1) what it says of completed ones.
+        logits: (B, 1) what the discriminator says of pictures.
+        real: They are real: −log D; or completed: −log(1 − D).
 
     Returns:
         A scalar, the mean over the batch.
     """
-    return functional.softplus(-real_logits).mean() + functional.softplus(fake_logits).mean()
+    return functional.softplus(-logits if real else logits).mean()
 
 
 def adversarial_loss(fake_logits: Tensor, kind: str) -> Tensor:

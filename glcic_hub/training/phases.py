@@ -90,6 +90,10 @@ class Networks:
     discriminator: Any = None
     discriminator_optimizer: Any = None
 
+    def bare(self, network: nn.Module) -> Any:
+        """The network as it was before Accelerate wrapped it."""
+        return self.accelerator.unwrap_model(network, keep_torch_compile=False)
+
     def last_only(self, network: nn.Module, part: int, parts: int) -> AbstractContextManager[None]:
         """Lets processes exchange gradients of `network` after the last part of a batch only."""
         context: AbstractContextManager[None] = (
@@ -163,14 +167,16 @@ def update_discriminator(
     """Updates D with real pictures and composites, each normalised by statistics of its own kind (eq. 4)."""
     size = networks.recipe.patch_size
     sums: dict[str, Tensor] = {}
-    for index, (batch, fake) in enumerate(zip(parts, composites, strict=True)):
-        with networks.last_only(networks.discriminator, index, len(parts)):
-            fake_logits = networks.discriminator(fake, patches_around(fake, batch.hole, size))
-            real_logits = networks.discriminator(batch.image, patches_around(batch.image, batch.other_hole, size))
-            loss = discriminator_loss(real_logits, fake_logits)
-            networks.accelerator.backward(loss / len(parts))
-        probabilities = {"real": real_logits.sigmoid().mean(), "fake": fake_logits.sigmoid().mean()}
-        _add(sums, len(parts), discriminator=loss, **probabilities)
+    passes = 0
+    for batch, fake in zip(parts, composites, strict=True):
+        for kind, picture, hole in (("fake", fake, batch.hole), ("real", batch.image, batch.other_hole)):
+            # Each pass backward before the next one forward, which changes the statistics in place.
+            with networks.last_only(networks.discriminator, passes, 2 * len(parts)):
+                logits = networks.discriminator(picture, patches_around(picture, hole, size))
+                loss = discriminator_loss(logits, real=kind == "real")
+                networks.accelerator.backward(loss / len(parts))
+            _add(sums, len(parts), **{"discriminator": loss, kind: logits.sigmoid().mean()})
+            passes += 1
     _update(networks.discriminator_optimizer)
     return sums
 
@@ -187,7 +193,7 @@ def update_completion(
         balance: As for `joint_step`.
     """
     recipe, accelerator = networks.recipe, networks.accelerator
-    judge = accelerator.unwrap_model(networks.discriminator)  # has no gradients for processes to exchange
+    judge = networks.bare(networks.discriminator)  # has no gradients for processes to exchange
     sums: dict[str, Tensor] = {}
     with _fixed(judge):
         for index, batch in enumerate(parts):
@@ -199,7 +205,8 @@ def update_completion(
                 adversarial = adversarial_loss(logits, recipe.adversarial_loss)
                 alpha = torch.tensor(recipe.alpha, device=accelerator.device)
                 if balance:
-                    alpha = _balanced_alpha(accelerator, reconstruction, adversarial, made)
+                    balanced = _balanced_alpha(accelerator, reconstruction, adversarial, made)
+                    alpha = torch.where(balanced.isfinite(), balanced, alpha)  # half precision may overflow
                 accelerator.backward((reconstruction + alpha * adversarial) / len(parts))
             _add(sums, len(parts), mse=mse, adversarial=adversarial, alpha=alpha)
     _update(networks.completion_optimizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import warnings
@@ -9,11 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import fsspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from glcic_hub.files import first_line
+from glcic_hub.images import open_picture, to_uint8
 from glcic_hub.picture_files import find_pictures
 
 if TYPE_CHECKING:  # takes seconds to import, and folders do without
@@ -22,6 +25,7 @@ if TYPE_CHECKING:  # takes seconds to import, and folders do without
 MEAN_PIXEL_SAMPLE = 10_000
 MEAN_PIXEL_STREAM_SAMPLE = 1_000
 SHUFFLE_BUFFER = 1_000
+SHARD_SUFFIXES = (".tar", ".parquet")
 
 # What draws what, so that no two generators start from the same numbers; `data.py` has the others.
 HELD_OUT_DRAW, SHUFFLE_DRAW = 3, 4
@@ -31,7 +35,8 @@ class Photograph(NamedTuple):
     """A photograph that has not been read yet."""
 
     name: str
-    file: Path | bytes
+    file: Path | bytes | str
+    """A file, its content, or an address that `fsspec` opens."""
 
 
 class UnreadableError(ValueError):
@@ -42,6 +47,7 @@ class Folder(Sequence[Photograph]):
     """The photographs of a folder and its subfolders."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.paths = find_pictures(folder)
 
     def __len__(self) -> int:
@@ -49,6 +55,11 @@ class Folder(Sequence[Photograph]):
 
     def __getitem__(self, index: Any) -> Any:
         return Photograph(str(self.paths[index]), self.paths[index])
+
+    def digest(self) -> str:
+        """Of the names of all files, to tell whether a folder is still the same."""
+        names = "\n".join(str(path.relative_to(self.folder)) for path in self.paths)
+        return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
 
 
 class Table(Sequence[Photograph]):
@@ -90,8 +101,20 @@ class Stream(Iterable[Photograph]):
         self.column = column
 
     def __iter__(self) -> Iterator[Photograph]:
-        for index, row in enumerate(self.dataset):
-            yield _from_row(row, self.column, f"row {index}")
+        """Yields photographs.
+
+        Raises:
+            OSError: The dataset is broken, or cannot be reached any more.
+        """
+        rows = iter(self.dataset)
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            except Exception as error:  # of the many file systems and formats that `datasets` reads
+                raise OSError(f"cannot read on in the dataset: {first_line(error)}") from None
+            yield _from_row(row, self.column)
 
     def share(self, seed: int, epoch: int, process: int, processes: int) -> Stream:
         """The part of one of several processes in an epoch, shuffled."""
@@ -103,10 +126,12 @@ class Stream(Iterable[Photograph]):
         return Stream(split_dataset_by_node(shuffled, process, processes), self.column)
 
 
-def _from_row(row: dict[str, Any], column: str, fallback: str) -> Photograph:
+def _from_row(row: dict[str, Any], column: str, fallback: str | None = None) -> Photograph:
     entry = row[column] or {"path": None, "bytes": b""}
-    name = entry["path"] or fallback
-    return Photograph(name, Path(entry["path"]) if entry["bytes"] is None else entry["bytes"])
+    content, path = entry["bytes"], entry["path"]
+    # A row of a stream has no number that it keeps, but its content.
+    name = path or fallback or f"the picture of SHA-1 {hashlib.sha1(content).hexdigest()}"
+    return Photograph(name, content if content is not None else str(path) if "://" in str(path) else Path(path))
 
 
 def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Photograph] | Stream:
@@ -120,38 +145,37 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
 
     Raises:
         FileNotFoundError: No such folder or dataset.
-        ValueError: There are no photographs in it, no such split, or `datasets` is not installed.
-        OSError: The Hub cannot be reached.
+        ValueError: There are no photographs in it, or no such split.
+        OSError: The dataset is broken, or the Hub cannot be reached or refuses.
     """
-    if Path(where).is_dir() and not _holds_shards(Path(where)):
-        if stream:
-            raise ValueError(
-                f"{where} is a folder of photographs, which is not streamed; tar shards and Parquet files are"
-            )
-        return Folder(Path(where))
-    name, _, split = str(where).partition(":")
-    if not Path(name).is_dir() and (isinstance(where, Path) or name.count("/") != 1 or name.startswith(("/", "."))):
+    name, _, split = (str(where), "", "") if Path(where).is_dir() else str(where).partition(":")
+    folder = Path(name)
+    if folder.is_dir():
+        try:
+            return Folder(folder)
+        except ValueError:  # it holds no pictures
+            if not any(path.suffix in SHARD_SUFFIXES for path in folder.rglob("*")):
+                raise
+    elif folder.exists():
+        raise FileNotFoundError(f"{name} is a file, not a folder of photographs")
+    elif isinstance(where, Path) or name.count("/") != 1 or name.startswith(("/", ".")):
         raise FileNotFoundError(f"no folder {where}; a dataset on the Hub is called user/name")
-    import datasets
-
+    try:
+        import datasets
+    except ModuleNotFoundError as error:
+        raise ValueError(f'datasets need {error.name}: pip install "glcic-hub[train]"') from None
     try:
         dataset = datasets.load_dataset(name, split=split or "train", streaming=stream)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no folder and no dataset on the Hub is called {where}") from None
-    except OSError as error:
-        raise OSError(f"cannot open the dataset {where}: {first_line(error)}") from None
     except ValueError as error:
         raise ValueError(f"cannot open the dataset {where}: {first_line(error)}") from None
-    columns = [name for name, kind in (dataset.features or {}).items() if isinstance(kind, datasets.Image)]
+    except Exception as error:  # of the many file systems and formats that `datasets` reads
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
+        raise kind(f"cannot open the dataset {where}: {first_line(error)}") from None
+    columns = [column for column, feature in (dataset.features or {}).items() if isinstance(feature, datasets.Image)]
     if not columns:
         raise ValueError(f"the dataset {where} has no column of pictures: {', '.join(dataset.features or ['none'])}")
-    column = columns[0]
-    dataset = dataset.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    return Stream(dataset, column) if stream else Table(dataset, column)
-
-
-def _holds_shards(folder: Path) -> bool:
-    return any(path.suffix in (".tar", ".parquet") for path in folder.rglob("*"))
+    dataset = dataset.select_columns(columns[:1]).cast_column(columns[0], datasets.Image(decode=False))
+    return Stream(dataset, columns[0]) if stream else Table(dataset, columns[0])
 
 
 def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
@@ -160,15 +184,25 @@ def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
     Raises:
         UnreadableError: It is not a picture, or broken.
     """
-    file = io.BytesIO(photograph.file) if isinstance(photograph.file, bytes) else photograph.file
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF and odd palettes, once a photograph and worker
-            with Image.open(file) as image:
+            with Image.open(_file_of(photograph)) as image:
                 image.draft("RGB", (short_side, short_side))
+                if image.mode[0] in "IF":  # Pillow makes 16-bit and float pictures white or black
+                    return Image.fromarray(to_uint8(open_picture(image).rgb))
                 return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise UnreadableError(f"cannot read the photograph {photograph.name}: {first_line(error)}") from None
+
+
+def _file_of(photograph: Photograph) -> Path | io.BytesIO:
+    if isinstance(photograph.file, Path):
+        return photograph.file
+    if isinstance(photograph.file, bytes):
+        return io.BytesIO(photograph.file)
+    with fsspec.open(photograph.file, "rb") as remote:
+        return io.BytesIO(remote.read())
 
 
 def measure_mean_pixel(photographs: Sequence[Photograph] | Stream) -> tuple[float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +15,8 @@ from PIL import Image
 
 from glcic_hub.files import first_line, write_whole
 from glcic_hub.training.recipe import Recipe
+
+CHECKPOINT_NAME = re.compile(r"checkpoint-\d{8,}")
 
 
 class Run:
@@ -31,12 +34,14 @@ class Run:
         self.unreadable_file = folder / "unreadable.txt"
         self.model = folder / "model"
         self.best = folder / "best"
+        self.grids = folder / "grids"
 
     def begin(self, recipe: Recipe, facts: dict[str, Any]) -> None:
-        """Makes the folder of a new run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Writes down what a new run is; what is left of one that never saved goes."""
         for path in (self.log_file, self.unreadable_file):
             path.unlink(missing_ok=True)
+        for folder in (self.best, self.grids):
+            shutil.rmtree(folder, ignore_errors=True)
         recipe.save(self.recipe_file)
         _write_text(self.facts_file, json.dumps(facts, indent=2) + "\n")
 
@@ -45,23 +50,35 @@ class Run:
         facts: dict[str, Any] = json.loads(self.facts_file.read_text(encoding="utf-8"))
         return facts
 
-    def check_same(self, recipe: Recipe) -> None:
+    def check_same(self, recipe: Recipe, facts: dict[str, Any]) -> None:
         """Makes sure that a run goes on as it began.
 
+        Args:
+            recipe: The recipe to go on with.
+            facts: What is known now and must be as it was.
+
         Raises:
-            ValueError: With another recipe; the message names each difference.
+            ValueError: Something differs; the message names each difference.
         """
         if differences := Recipe.load(str(self.recipe_file)).differences(recipe):
             raise ValueError(f"{self.folder} was begun with another recipe: {differences}")
+        begun = self.facts()
+        if changed := [f"{name} {begun[name]} and {facts[name]}" for name in facts if begun[name] != facts[name]]:
+            raise ValueError(f"{self.folder} was begun otherwise: {', '.join(changed)}")
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, all of them whole, oldest first."""
-        return sorted(self.folder.glob("checkpoint-*"))
+        return sorted(path for path in self.folder.glob("checkpoint-*") if CHECKPOINT_NAME.fullmatch(path.name))
 
     def newest_step(self) -> int:
         """How many steps the newest checkpoint has behind it; 0 if there is none."""
         checkpoints = self.checkpoints()
         return int(checkpoints[-1].name.removeprefix("checkpoint-")) if checkpoints else 0
+
+    def last_good(self) -> str:
+        """Says for an error message what there is to resume from."""
+        checkpoints = self.checkpoints()
+        return f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "there is no checkpoint yet"
 
     def save_checkpoint(self, accelerator: Accelerator, step: int) -> None:
         """Saves the state of the run after `step` steps, and drops the oldest checkpoints. All processes call it.
@@ -71,36 +88,38 @@ class Run:
         """
         unfinished = self.folder / f".unfinished-checkpoint-{step:08d}"
         if accelerator.is_main_process:
-            for leftover in self.folder.glob(".unfinished-*"):
-                shutil.rmtree(leftover)
+            self._clear()
         accelerator.wait_for_everyone()
         try:
             accelerator.save_state(str(unfinished))
         except Exception as error:  # torch and safetensors have their own for a full disk
             shutil.rmtree(unfinished, ignore_errors=True)
-            last = (
-                f"the last good checkpoint is {self.checkpoints()[-1]}" if self.checkpoints() else "there is none yet"
-            )
-            raise OSError(f"cannot write a checkpoint into {self.folder}: {first_line(error)}; {last}") from None
+            raise OSError(f"cannot write a checkpoint into {self.folder}: {first_line(error)}") from None
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             unfinished.replace(self.folder / f"checkpoint-{step:08d}")
             for old in self.checkpoints()[: -self.checkpoints_kept]:
-                shutil.rmtree(old)
+                old.replace(self.folder / f".unfinished-{old.name}")
+            self._clear()
         accelerator.wait_for_everyone()
+
+    def _clear(self) -> None:
+        for leftover in self.folder.glob(".unfinished-*"):
+            shutil.rmtree(leftover)
 
     def load_checkpoint(self, accelerator: Accelerator) -> None:
         """Loads the newest checkpoint.
 
         Raises:
-            ValueError: It is broken.
+            ValueError: It is broken, or of another precision.
         """
         newest = self.checkpoints()[-1]
         try:
             accelerator.load_state(str(newest))
         except Exception as error:  # of safetensors, torch or the file system
             raise ValueError(
-                f"cannot resume from {newest}: {first_line(error)}; remove it to resume from an older one"
+                f"cannot resume from {newest}: {first_line(error)}; if it is broken, remove it to resume from an "
+                "older one; if the run was begun with another --mixed-precision, give that"
             ) from None
 
     def replace_model(self, folder: Path, write: Callable[[Path], None]) -> None:
@@ -108,8 +127,12 @@ class Run:
         new, old = (self.folder / f".unfinished-{age}-{folder.name}" for age in ("new", "old"))
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir()
-        write(new)
+        try:
+            new.mkdir()
+            write(new)
+        except OSError:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
         if folder.exists():
             folder.replace(old)
         new.replace(folder)
@@ -117,9 +140,8 @@ class Run:
 
     def save_grid(self, picture: Image.Image, step: int) -> None:
         """Saves a grid of validation pictures."""
-        folder = self.folder / "grids"
-        folder.mkdir(exist_ok=True)
-        write_whole(folder / f"step-{step:08d}.png", lambda path: picture.save(path, "PNG"))
+        self.grids.mkdir(exist_ok=True)
+        write_whole(self.grids / f"step-{step:08d}.png", lambda path: picture.save(path, "PNG"))
 
     def log(self, entry: dict[str, Any]) -> None:
         """Adds a line to the log."""

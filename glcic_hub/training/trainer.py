@@ -8,15 +8,19 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import nn
 
 from glcic_hub.config import GLCICConfig
+from glcic_hub.files import first_line
 from glcic_hub.hub import (
     find_model,
     load_discriminator,
@@ -28,11 +32,12 @@ from glcic_hub.training.data import load_batches
 from glcic_hub.training.initialisation import initialise_spreading
 from glcic_hub.training.loop import LOG_EVERY, Loop
 from glcic_hub.training.phases import Batch, Networks
-from glcic_hub.training.photographs import Photograph, Stream, hold_out, measure_mean_pixel, open_photographs
+from glcic_hub.training.photographs import Folder, Photograph, Stream, hold_out, measure_mean_pixel, open_photographs
 from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.run import Run
 from glcic_hub.training.validation import VALIDATION_COUNT, Example, make_examples
 
+CHECKPOINT_FILES = ("completion.safetensors", "discriminator.safetensors")
 DISCRIMINATOR_BETAS = (0.5, 0.999)
 """AdamW's for the discriminators, after Radford et al. 2016: with more momentum adversarial training swings."""
 
@@ -114,43 +119,53 @@ def train(
         validate_every=validate_every,
         push_every=push_every,
     )
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers must be at least 0, not {workers}")
+    if push_every is not None and push_to_hub is None:
+        raise ValueError("push_every says when to upload, and push_to_hub must say where")
     run = Run(Path(output), keep)
-    accelerator = Accelerator(
-        mixed_precision=mixed_precision,
-        log_with=list(trackers) or None,
-        project_config=ProjectConfiguration(project_dir=str(output), logging_dir=str(run.folder / "trackers")),
-    )
+    accelerator = _make_accelerator(run, mixed_precision, trackers)
     processes = accelerator.num_processes
-    _warn_of_lone_process(accelerator)
     if recipe.batch_size % (processes * accumulation):
         raise ValueError(
             f"batch_size {recipe.batch_size} cannot be split over {processes} processes and {accumulation} parts"
         )
     if resume and not run.checkpoints():
         raise FileNotFoundError(f"no run to resume in {output}: it holds no checkpoint")
-    if not resume and run.checkpoints():
+    if not resume and (run.checkpoints() or run.model.exists()):
         raise FileExistsError(f"{output} holds a run already; resume it, or give another folder")
-    if resume:
-        run.check_same(recipe)
+
     with accelerator.local_main_process_first():  # one download for all
         photographs = open_photographs(data, stream=stream)
         validation_photographs = None if validation is None else open_photographs(validation, stream=stream)
-        start = None if start_from is None else find_model(start_from)
-    if push_to_hub is not None and accelerator.is_main_process:
-        make_repository(push_to_hub)  # better to fail now than in a month
-
+        start = None if start_from is None or resume else find_model(start_from)
+    facts: dict[str, Any] = {
+        "data": _name(data),
+        "photographs": None if isinstance(photographs, Stream) else len(photographs),
+        "digest": photographs.digest() if isinstance(photographs, Folder) else None,
+        "validation": _name(validation),
+    }
+    if not resume or mean_pixel is not None:
+        facts["mean_pixel"] = None if mean_pixel is None else list(mean_pixel)
+    if not resume or start_from is not None:
+        facts["start"] = _name(start_from)
     photographs, examples = _split_off_examples(photographs, validation_photographs, recipe)
+
     pretrained = None if start is None else load_model(start)
-    _check_start(recipe, start, None if pretrained is None else pretrained[0])
-    count = None if isinstance(photographs, Stream) else len(photographs)
+    if resume:
+        run.check_same(recipe, facts)
+    else:
+        _check_start(recipe, start, None if pretrained is None else pretrained[0])
+    if push_to_hub is not None and accelerator.is_main_process:
+        push_to_hub = make_repository(push_to_hub)  # better to fail now than in a month
     if not resume and accelerator.is_main_process:
-        mean = mean_pixel or (pretrained[0].mean_pixel if pretrained else measure_mean_pixel(photographs))
-        recipe.config(mean)  # refuses a mean pixel out of its range
-        run.begin(recipe, {"data": _name(data), "photographs": count, "mean_pixel": mean, "start": _name(start_from)})
+        run.folder.mkdir(parents=True, exist_ok=True)
+        if mean_pixel is None:
+            facts["mean_pixel"] = pretrained[0].mean_pixel if pretrained else measure_mean_pixel(photographs)
+        recipe.config(facts["mean_pixel"])  # refuses one out of its range
+        run.begin(recipe, facts)
     accelerator.wait_for_everyone()
     facts = run.facts()
-    if facts["photographs"] != count:
-        raise ValueError(f"{output} was begun with {facts['photographs']} photographs, now there are {count}")
     config = recipe.config(tuple(facts["mean_pixel"]))
 
     set_seed(recipe.seed)
@@ -178,17 +193,20 @@ def train(
         processes=processes,
         workers=_default_workers(accelerator) if workers is None else workers,
     )
-    with _sigterm_noted() as stop_asked, loop.progress_bar(first_step):
+    with _sigterm_noted() as stop_asked, loop.progress_bar(first_step), _failures_explained(run):
         for step, loaded in enumerate(batches, start=first_step):
             loop.step(step, Batch.from_loader(loaded, accelerator.device).split(accumulation), loaded["unreadable"])
             done = step + 1
             phase_over = done in recipe.phase_ends
             push = push_every is not None and done % push_every == 0
-            stop = _stop_agreed(accelerator, stop_asked, done)
+            stop = _stop_agreed(accelerator, stop_asked)
+            validate = (phase_over or done % validate_every == 0) and recipe.phase_of(step) != 2
             save = phase_over or push or stop or done % save_every == 0
             if save or done % LOG_EVERY == 0:
                 loop.log(done)
-            if (phase_over or done % validate_every == 0) and recipe.phase_of(step) != 2:
+            if validate or save:
+                loop.check_weights(done)
+            if validate:
                 loop.validate(done)
             if save:
                 loop.save(done)
@@ -206,9 +224,32 @@ def _check_options(**options: int | None) -> None:
             raise ValueError(f"{name} must be at least 1, not {value}")
 
 
+def _make_accelerator(run: Run, mixed_precision: str | None, trackers: Sequence[str]) -> Accelerator:
+    if missing := set(trackers) - set(map(str, get_available_trackers())):
+        raise ValueError(
+            f"no tracker {', '.join(sorted(missing))}: it is not installed, or Accelerate does not know it"
+        )
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision,
+        log_with=list(trackers) or None,
+        project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder / "trackers")),
+        # The others wait while the main process measures the mean pixel of thousands of photographs, or uploads.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
+    )
+    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("fp16 needs a GPU; use bf16 on a processor")
+    _warn_of_lone_process(accelerator)
+    return accelerator
+
+
 def _name(where: str | Path | None) -> str | None:
     """What a model card may say of a place: the last part of a folder's path, or a name on the Hub."""
-    return Path(where).name if where is not None and Path(where).exists() else None if where is None else str(where)
+    if where is None:
+        return None
+    folder, colon, split = str(where).partition(":")
+    if Path(where).exists():
+        return Path(where).resolve().name
+    return Path(folder).resolve().name + colon + split if Path(folder).exists() else str(where)
 
 
 def _split_off_examples(
@@ -218,7 +259,10 @@ def _split_off_examples(
 ) -> tuple[Sequence[Photograph] | Stream, list[Example]]:
     """Returns the photographs to train on and the examples to validate on."""
     if validation is not None:
-        return photographs, make_examples(validation, recipe)
+        examples = make_examples(validation, recipe)
+        if not examples:
+            raise ValueError("none of the photographs to validate on can be read")
+        return photographs, examples
     if isinstance(photographs, Stream):
         return photographs, []
     kept, held_out = hold_out(photographs, min(VALIDATION_COUNT, len(photographs) // 10), recipe.seed)
@@ -276,6 +320,7 @@ def prepare_networks(
             betas = (0.9, 0.999) if network is completion else DISCRIMINATOR_BETAS
             optimizer = torch.optim.AdamW(module.parameters(), lr=rate, betas=betas)
         prepared += accelerator.prepare(module, optimizer)
+    _save_bare(accelerator)
     return Networks(accelerator, recipe, *prepared)
 
 
@@ -312,12 +357,47 @@ def _sigterm_noted() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _stop_agreed(accelerator: Accelerator, asked: threading.Event, done: int) -> bool:
-    """Whether any process was asked to stop; several agree on it now and then, so that all stop at the same step."""
+def _stop_agreed(accelerator: Accelerator, asked: threading.Event) -> bool:
+    """Whether any process was asked to stop; several agree on it, so that all stop after the same step."""
     if accelerator.num_processes == 1:
         return asked.is_set()
-    if done % LOG_EVERY:
-        return False
     if asked.is_set():
         accelerator.set_trigger()
     return bool(accelerator.check_trigger())
+
+
+@contextmanager
+def _failures_explained(run: Run) -> Iterator[None]:
+    """Says what is left and what can be done when the machine gives out."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{first_line(error)}; {run.last_good()}") from None
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            hint = "cut batches into parts (accumulation) or make them smaller (batch_size)"
+            raise MemoryError(f"not enough memory: {first_line(error)}; {hint}; {run.last_good()}") from None
+        if "DataLoader worker" in str(error):
+            raise OSError(f"a process that reads photographs died: {first_line(error)}; {run.last_good()}") from None
+        raise
+
+
+def _save_bare(accelerator: Accelerator) -> None:
+    """Has checkpoints hold the networks as they are and not as they are wrapped: for any number of processes."""
+
+    def save(models: list[nn.Module], weights: list[Any], folder: str) -> None:
+        if accelerator.is_main_process:
+            for index, model in enumerate(models):
+                tensors = accelerator.unwrap_model(model, keep_torch_compile=False).state_dict()
+                contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+                safetensors.torch.save_file(contiguous, Path(folder) / CHECKPOINT_FILES[index])
+        weights.clear()  # so Accelerate saves none
+
+    def load(models: list[nn.Module], folder: str) -> None:
+        for index, model in enumerate(models):
+            tensors = safetensors.torch.load_file(Path(folder) / CHECKPOINT_FILES[index])
+            accelerator.unwrap_model(model, keep_torch_compile=False).load_state_dict(tensors)
+        models.clear()  # so Accelerate loads none
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(load)
