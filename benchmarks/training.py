@@ -47,7 +47,7 @@ def main() -> None:
         count = max(4, 400 // recipe.batch_size)
         list(itertools.islice(batches, count // 2))  # the workers start
         seconds = _seconds(partial(list, itertools.islice(batches, count)))
-        print(f"| {workers} workers | {count * recipe.batch_size / seconds:.0f} |")
+        print(f"| {workers} worker{'s' if workers > 1 else ''} | {count * recipe.batch_size / seconds:.0f} |")
 
     accelerator = Accelerator(mixed_precision=options.mixed_precision)
     networks = _make_networks(accelerator, recipe, compiled=options.compile)

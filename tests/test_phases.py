@@ -211,6 +211,23 @@ def test_the_adversarial_term_reaches_the_completion_network() -> None:
     assert moved[0] == 0 < moved[1]
 
 
+def test_the_discriminators_learn_to_tell_real_from_completed() -> None:
+    networks = make_networks()
+    values = [discriminator_step(networks, [make_batch()]) for _ in range(20)]
+    assert values[-1]["real"] > 0.7 and values[-1]["fake"] < 0.3
+    assert values[-1]["discriminator"] < values[0]["discriminator"] / 2
+
+
+@pytest.mark.parametrize("kind", ["minimax", "non-saturating"])
+def test_the_completion_network_learns_to_be_taken_for_real(kind: Any) -> None:
+    networks = make_networks(dataclasses.replace(SMALL, alpha=1.0, adversarial_loss=kind))
+    batch = make_batch()
+    for _ in range(10):
+        discriminator_step(networks, [batch])
+    values = [update_completion(networks, [batch], [])["adversarial"] for _ in range(10)]
+    assert values[-1] < values[0]
+
+
 def test_the_discriminators_see_composites() -> None:
     """What the completion network makes outside the hole has no influence on them."""
     results = []
