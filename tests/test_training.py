@@ -36,7 +36,8 @@ SCRIPT = str(ROOT / "train_accelerate.py")
 LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch"]
 # With `--cpu --num_processes 2` Accelerate starts a single process, unless there is MPI.
 LAUNCH_TWO = [*LAUNCHER, "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--dynamo_backend", "no"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+TWO_PROCESSES = {**ENVIRONMENT, "OMP_NUM_THREADS": "1"}
 QUIET: dict[str, Any] = {"workers": 0, "trackers": ()}
 
 
@@ -192,7 +193,7 @@ def test_sigterm_saves_and_leaves_with_its_own_code(photographs: Path, tmp_path:
     launcher = [sys.executable] if processes == 1 else [*LAUNCH_TWO, "--mixed_precision", "no"]
     command = [*launcher, SCRIPT, *map(str, [*options, "--save-every", 100_000, "--trackers"])]
     with subprocess.Popen(
-        command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command, env=TWO_PROCESSES, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         while not (run / "log.jsonl").exists() and process.poll() is None:
             time.sleep(0.01)
@@ -211,7 +212,7 @@ def test_two_processes(photographs: Path, tmp_path: Path) -> None:
     """The ranks hold the same weights after each step, see other pictures, and only the main one writes."""
     script = [str(ROOT / "tests" / "ranks.py"), str(photographs), str(tmp_path / "run")]
     command = [*LAUNCH_TWO, "--mixed_precision", "no", *script]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=TWO_PROCESSES)
     assert done.returncode == 0, done.stderr
     reports = [json.loads((tmp_path / "run" / f"report-{rank}.json").read_text()) for rank in (0, 1)]
     steps = reports[0]["steps"]
@@ -241,7 +242,7 @@ def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> Non
     steps = ["--completion-steps", 3, "--discriminator-steps", 2, "--total-steps", 8, "--batch-size", 4, "--seed", 5]
     rest = ["--no-flip", "--discriminators", "local", "--hole-size", 16, 24, "--accumulation", 2]
     command = [*LAUNCH_TWO, "--mixed_precision", "bf16", SCRIPT, *map(str, [*options, *steps, *rest])]
-    first = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
+    first = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=TWO_PROCESSES)
     assert first.returncode == 0, first.stderr
     assert f"wrote {tmp_path / 'run' / 'model'}" in first.stdout
     saved = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())
@@ -254,7 +255,7 @@ def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> Non
     photo, mask = make_photo(40, 44), make_hole(40, 44)
     assert not np.array_equal(GLCICPipeline.from_pretrained(model)(photo, mask), photo)
 
-    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=ENVIRONMENT)
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=TWO_PROCESSES)
     assert again.returncode != 0
     assert "holds a run already" in again.stderr
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from glcic_hub.training.photographs import (
 )
 from tests.training_parts import SMALL, make_photographs
 
+ROOT = Path(__file__).parents[1]
 KEYS = ("image", "hole", "other_hole")
 
 
@@ -100,6 +103,29 @@ def test_batches_do_not_depend_on_workers_processes_or_resumption(photographs: F
             assert torch.equal(batch[key], torch.cat([halves[rank][step][key] for rank in (0, 1)]))
             if step >= 3:
                 assert torch.equal(batch[key], with_workers[step - 3][key])
+
+
+def test_workers_end_when_the_process_does_however_it_ends(photographs: Folder) -> None:
+    """With a loader half read, as an exception or a notebook leaves it; and a stranger's SIGTERM does not end them."""
+    script = """
+import multiprocessing, subprocess, sys
+from pathlib import Path
+from glcic_hub.training.data import load_batches
+from glcic_hub.training.photographs import Folder
+from tests.training_parts import SMALL
+photographs = Folder(Path(sys.argv[1]))
+loader = load_batches(photographs, SMALL, workers=1)
+next(loader)
+workers = multiprocessing.active_children()
+for worker in workers:
+    subprocess.run(f"kill {worker.pid}", shell=True, check=True)
+print(len(workers), len(list(loader)))
+loader = load_batches(photographs, SMALL, workers=1)
+next(loader)
+"""
+    command = [sys.executable, "-c", script, str(photographs.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "1 9\n"), done.stderr
 
 
 def test_photographs_that_cannot_be_read_are_named_and_the_next_stands_in(tmp_path: Path) -> None:

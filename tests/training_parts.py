@@ -38,7 +38,7 @@ SMALL = Recipe(
 
 def make_photographs(folder: Path, count: int = 12) -> Path:
     """Generated photographs of different sizes, one as wide as high."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
         Image.fromarray(make_photo(40 + index, 60 - index, seed=index)).save(folder / f"{index:02}.png")
     return folder

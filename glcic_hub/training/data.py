@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -227,6 +229,14 @@ def load_batches(
 
 
 def _leave_signals_to_parent(worker: int) -> None:
-    """A cluster or a terminal signals every process of a run; the workers end when the training process does."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """A cluster or a terminal signals every process of a run; the workers end when the training process says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # Linux
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
