@@ -185,10 +185,10 @@ class GLCICPipeline:
         return picture.put(completed, hole, mask is None)
 
     def _complete_rgb(self, rgb: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
-        image = torch.from_numpy(rgb).permute(2, 0, 1)[None]
-        mask = torch.from_numpy(hole)[None, None].float()
+        image = torch.from_numpy(rgb).permute(2, 0, 1)
+        mask = torch.from_numpy(hole)[None].float()
         try:
-            return complete(self._folded, image, mask)[0].permute(1, 2, 0).numpy()
+            return complete(self._folded, image, mask).permute(1, 2, 0).numpy()
         except RuntimeError as error:  # torch has an exception of its own for the GPU's memory, none for the CPU's
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise

@@ -2,49 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from glcic_hub.networks.layers import ConvNormAct
-
-
-class Row(NamedTuple):
-    """One row of table 2; `outputs` is the paper's, for a base width of 64."""
-
-    type: Literal["conv", "dilated conv", "deconv", "output"]
-    kernel: int
-    dilation: int
-    stride: float
-    outputs: int
-
-
-PAPER_WIDTH = 64
-
-TABLE_2 = (
-    #   type           kernel dilation stride outputs    resolution
-    Row("conv", 5, 1, 1, 64),  #                         1
-    Row("conv", 3, 1, 2, 128),  #                        1/2
-    Row("conv", 3, 1, 1, 128),
-    Row("conv", 3, 1, 2, 256),  #                        1/4
-    Row("conv", 3, 1, 1, 256),
-    Row("conv", 3, 1, 1, 256),
-    Row("dilated conv", 3, 2, 1, 256),
-    Row("dilated conv", 3, 4, 1, 256),
-    Row("dilated conv", 3, 8, 1, 256),
-    Row("dilated conv", 3, 16, 1, 256),
-    Row("conv", 3, 1, 1, 256),
-    Row("conv", 3, 1, 1, 256),
-    Row("deconv", 4, 1, 1 / 2, 128),  #                  1/2
-    Row("conv", 3, 1, 1, 128),
-    Row("deconv", 4, 1, 1 / 2, 64),  #                   1
-    Row("conv", 3, 1, 1, 32),
-    Row("output", 3, 1, 1, 3),
-)
-
-STRIDE = 4
-"""The network halves the resolution twice: heights and widths are multiples of 4."""
+from glcic_hub.networks.table_2 import PAPER_WIDTH, TABLE_2, Row
 
 
 def _block(row: Row, inputs: int, outputs: int) -> ConvNormAct:
@@ -103,10 +65,14 @@ class CompletionNetwork(nn.Module):
         Returns:
             (B, 3, H, W) RGB in [0, 1]. `composite` puts it into the hole.
         """
+        completed: Tensor = self.layers(self.encode_input(image, mask))
+        return completed
+
+    def encode_input(self, image: Tensor, mask: Tensor) -> Tensor:
+        """The (B, 4, H, W) input of the first layer; takes what `forward` does."""
         # The hole holds the mean pixel; less the mean, that is 0 (sec. 3.1).
         known = (image - self.mean_pixel) * (1 - mask)
-        completed: Tensor = self.layers(torch.cat([known, mask], dim=1))
-        return completed
+        return torch.cat([known, mask], dim=1)
 
 
 def composite(image: Tensor, completed: Tensor, mask: Tensor) -> Tensor:
