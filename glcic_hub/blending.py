@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 TELEA_RADIUS = 3
 """Radius in pixels of the neighbourhood that the fast marching method looks at; OpenCV's examples' value."""
 
+BLEND_MARGIN = TELEA_RADIUS + 2
+"""Pixels around the hole that take part; a picture cut so far around its hole gives the same."""
+
 TOLERANCE = 1e-5
 """Relative residual at which the solver stops: far below one of 255 levels."""
 
@@ -36,19 +39,6 @@ def blend_poisson(
     Returns:
         (H, W, 3) float32 in [0, 1], equal to `image` outside the hole.
     """
-    # Nothing but the hole and the ring of pixels around it takes part.
-    rows, columns = (np.flatnonzero(hole.any(axis=axis)) for axis in (1, 0))
-    margin = TELEA_RADIUS + 2
-    window = (
-        slice(max(rows[0] - margin, 0), rows[-1] + margin + 1),
-        slice(max(columns[0] - margin, 0), columns[-1] + margin + 1),
-    )
-    result = image.copy()
-    result[window] = _blend(image[window], completed[window], hole[window])
-    return result
-
-
-def _blend(image: NDArray[np.float32], completed: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
     target = fast_marching(image, hole)
     number = np.full(hole.shape, -1)
     number[hole] = np.arange(hole.sum())

@@ -34,8 +34,8 @@ def side_by_side(
     """
     opened = open_picture(image)
     hole = transparent_pixels(opened) if mask is None else open_mask(mask, invert=invert_mask)
-    with_hole = np.where(hole[..., None], np.float32(1), opened.rgb)
-    return grid([[to_uint8(rgb) for rgb in (with_hole, open_picture(completed).rgb, opened.rgb)]])
+    original, filled = (to_uint8(picture.whole()) for picture in (opened, open_picture(completed)))
+    return grid([[np.where(hole[..., None], np.uint8(255), original), filled, original]])
 
 
 def grid(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> Image.Image:

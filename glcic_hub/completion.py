@@ -2,74 +2,74 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from glcic_hub.images import Patch, PilPixels, Pixels, to_unit
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.networks.layers import ConvNormAct
 from glcic_hub.networks.table_2 import TABLE_2, Row
 from glcic_hub.support import Box, LayerSpan, Span, layer_spans, padded, plan, region
 
 
-@torch.inference_mode()
-def complete(network: CompletionNetwork, image: Tensor, mask: Tensor) -> Tensor:
-    """Completes a picture (sec. 3.2); what `image` holds inside the hole has no influence.
+def complete(network: CompletionNetwork, rgb: Pixels | PilPixels, hole: NDArray[np.bool_]) -> list[Patch]:
+    """Completes a picture (sec. 3.2); what `rgb` holds inside the hole has no influence.
 
     The result is that of the network run on the whole picture, but for rounding; computed is only what the holes need.
     Heights and widths that are no multiple of 4 count as continued by up to three pixels like those at the edge.
 
     Args:
         network: The completion network in evaluation mode; it decides device and precision.
-        image: (3, H, W) float RGB in [0, 1].
-        mask: (1, H, W), 1 = pixel to complete, 0 = known pixel.
+        rgb: (H, W, 3) uint8, or float32 in [0, 1].
+        hole: (H, W) boolean, the pixels to complete.
 
     Returns:
-        (3, H, W) of the dtype and on the device of `image`, and equal to it bit for bit outside the hole.
+        Patches that do not overlap and together complete the hole.
     """
-    completed = image.clone()
-    hole = mask[0] > 0
-    for box in plan(hole.cpu().numpy()):
-        fill = complete_box(network, image, mask, box).to(image)
-        area = (slice(None), slice(box.top, box.bottom), slice(box.left, box.right))
-        completed[area] = torch.where(hole[area[1:]], fill, image[area])
-    return completed
+    return [Patch(box, complete_box(network, rgb, hole, box), hole[box.slices]) for box in plan(hole)]
 
 
-def complete_box(network: CompletionNetwork, image: Tensor, mask: Tensor, box: Box) -> Tensor:
+@torch.inference_mode()
+def complete_box(
+    network: CompletionNetwork, rgb: Pixels | PilPixels, hole: NDArray[np.bool_], box: Box
+) -> NDArray[np.float32]:
     """Computes what the network would put into a box of the picture.
 
     Args:
         network: As for `complete`.
-        image: As for `complete`.
-        mask: As for `complete`.
+        rgb: As for `complete`.
+        hole: As for `complete`.
         box: Within the picture.
 
     Returns:
-        (3, height, width) of the box, RGB in [0, 1], of the network's dtype and on its device.
+        (height, width, 3) float32 of the box, in [0, 1].
     """
     weight = next(network.parameters())
-    height, width = image.shape[-2:]
+    height, width = hole.shape
     needed = region(box, height, width)
-    known, hole = (
-        _cut(tensor, needed).to(weight.device, weight.dtype)[None].contiguous(memory_format=torch.channels_last)
-        for tensor in (image, mask)
+    known, mask = (
+        torch.from_numpy(part).to(weight.device, weight.dtype).permute(2, 0, 1)[None]
+        for part in (to_unit(_cut(rgb, needed)), _cut(hole, needed)[..., None].astype(np.float32))
     )
-    x = network.encode_input(known, hole)
+    x = network.encode_input(known, mask).contiguous(memory_format=torch.channels_last)
     rows, columns = layer_spans(box.rows, padded(height)), layer_spans(box.columns, padded(width))
     for row, block, vertical, horizontal in zip(TABLE_2, network.layers, rows, columns, strict=True):
         x = _run_layer(row, cast(ConvNormAct, block), x, vertical, horizontal)
-    return x[0]
+    return x[0].permute(1, 2, 0).float().cpu().numpy()
 
 
-def _cut(picture: Tensor, box: Box) -> Tensor:
+def _cut(picture: Any, box: Box) -> NDArray[Any]:
     """A part of a picture that may reach over its lower and right edges, by pixels like those there."""
-    height, width = picture.shape[-2:]
-    part = picture[:, box.top : min(box.bottom, height), box.left : min(box.right, width)]
-    beyond = (0, max(0, box.right - width), 0, max(0, box.bottom - height))
-    return functional.pad(part, beyond, mode="replicate") if any(beyond) else part
+    height, width = picture.shape[:2]
+    inside = box._replace(bottom=min(box.bottom, height), right=min(box.right, width))
+    part: NDArray[Any] = picture[inside.slices]
+    beyond = [(0, box.bottom - inside.bottom), (0, box.right - inside.right), (0, 0)]
+    return np.pad(part, beyond[: part.ndim], mode="edge") if inside != box else part
 
 
 def _run_layer(row: Row, block: ConvNormAct, x: Tensor, vertical: LayerSpan, horizontal: LayerSpan) -> Tensor:

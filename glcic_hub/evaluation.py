@@ -77,7 +77,7 @@ def hole_metrics(
 
 def centre_crop(path: Path, size: int) -> NDArray[np.uint8]:
     """The centre (size, size, 3) of a photograph at its own resolution; smaller ones are enlarged to it."""
-    image = Image.fromarray(to_uint8(open_picture(path).rgb))
+    image = Image.fromarray(to_uint8(open_picture(path).whole()))
     if min(image.size) < size:
         return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
     left, top = ((side - size) // 2 for side in image.size)

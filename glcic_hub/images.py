@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -14,12 +14,16 @@ from PIL import Image
 
 from glcic_hub.files import first_line
 from glcic_hub.picture_files import load_image, load_pixels, orientation_of, read_exif
+from glcic_hub.support import Box
 
 Picture: TypeAlias = Image.Image | NDArray[Any] | torch.Tensor
 """What a completed picture is: the kind that went in; a PIL image for a path."""
 
 PictureLike: TypeAlias = str | Path | Picture
 """A picture or a mask as a user may give it: a path, PIL image, NumPy array or PyTorch tensor."""
+
+Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
+"""(H, W, 3) RGB: 0 to 255 as uint8, or [0, 1] as float32."""
 
 LEAST_SIDE = 4
 """The least height and width in pixels: below, the network has not a single position at its lowest resolution."""
@@ -42,16 +46,45 @@ class OpenedPicture:
     """A picture as the pipeline works on it: upright, RGB, and with the way back.
 
     Attributes:
-        rgb: (H, W, 3) float32 in [0, 1], turned as EXIF orientation says.
-        alpha: (H, W) float32 in [0, 1], 0 = transparent; None if the picture has no transparency.
-        put: Takes a completed (H, W, 3) float32 picture in [0, 1], the (H, W) boolean hole, and whether the hole is to
-            become opaque or keep its alpha; gives a new picture of the kind that was opened, completed inside the hole
-            and equal to the original bit for bit outside it.
+        rgb: (H, W, 3) uint8, or float32 in [0, 1], turned as EXIF orientation says, or what gives parts of that.
+        alpha: (H, W) uint8, 0 = transparent; None if the picture has no transparency.
+        put: Takes completed patches, and whether what they complete is to become opaque or keep its alpha; gives a new
+            picture of the kind that was opened, completed where the patches say and equal to the original bit for bit
+            elsewhere.
     """
 
-    rgb: NDArray[np.float32]
-    alpha: NDArray[np.float32] | None
-    put: Callable[[NDArray[np.float32], NDArray[np.bool_], bool], Picture]
+    rgb: Pixels | PilPixels
+    alpha: NDArray[np.uint8] | None
+    put: Callable[[Sequence[Patch], bool], Picture]
+
+    def whole(self) -> Pixels:
+        """All of `rgb`."""
+        height, width, _ = self.rgb.shape
+        return self.rgb[slice(0, height), slice(0, width)]
+
+
+class PilPixels:
+    """The pixels of an 8-bit PIL image as an array (H, W, 3) of uint8 RGB, of which only what is asked for is made."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self.image = image
+        self.shape = (image.height, image.width, 3)
+
+    def __getitem__(self, slices: tuple[slice, slice]) -> NDArray[np.uint8]:
+        """The part (h, w, 3) within slices that have a begin and an end."""
+        rows, columns = slices
+        part = self.image.crop((columns.start, rows.start, columns.stop, rows.stop))
+        if part.has_transparency_data:  # Pillow warns of a palette whose transparency would be lost
+            part = part.convert("RGBA")
+        return np.asarray(part.convert("RGB"))
+
+
+class Patch(NamedTuple):
+    """A completed part of a picture."""
+
+    box: Box
+    fill: NDArray[np.float32]  # (height, width, 3) of the box, in [0, 1]
+    hole: NDArray[np.bool_]  # (height, width) of the box: which of its pixels are completed
 
 
 def open_picture(image: PictureLike) -> OpenedPicture:
@@ -112,21 +145,19 @@ def _from_pil(image: Image.Image, name: str) -> OpenedPicture:
     elif image.mode == "I" or image.mode.startswith("I;16"):
         stored = _to_uint16(image, name)
     else:
-        stored = image.copy()
-    stored.info["exif"] = exif.tobytes() if exif else b""
+        stored = image
+    info = {**stored.info, "exif": exif.tobytes() if exif else b""}
     if stored.mode in ("I;16", "F"):
         grey = np.asarray(turn_upright(stored, orientation)).astype(np.float32)
         grey /= 65535 if stored.mode == "I;16" else 1
         check_range(grey, f"{name} (mode {stored.mode})")
         rgb = np.repeat(grey[..., None], 3, axis=2)
-        return OpenedPicture(rgb, None, lambda completed, hole, _: _put_grey(stored, orientation, completed, hole))
+        return OpenedPicture(rgb, None, lambda patches, _: _put_grey(stored, info, orientation, patches))
     if stored.mode not in _EDITABLE_MODES:
         raise ValueError(f"{name} has the mode {stored.mode}; convert it to RGB first")
-    transparent = stored.has_transparency_data
-    upright = turn_upright(stored.convert("RGBA" if transparent else "RGB"), orientation)
-    channels = np.asarray(upright, np.float32) / np.float32(255)
-    rgb, alpha = (np.ascontiguousarray(channels[..., :3]), channels[..., 3]) if transparent else (channels, None)
-    return OpenedPicture(rgb, alpha, lambda *what: _put_pil(stored, orientation, *what))
+    upright = turn_upright(stored, orientation)
+    alpha = np.asarray(upright.convert("RGBA").getchannel("A")) if stored.has_transparency_data else None
+    return OpenedPicture(PilPixels(upright), alpha, lambda *what: _put_pil(upright, info, orientation, *what))
 
 
 def _to_uint16(image: Image.Image, name: str) -> Image.Image:
@@ -142,19 +173,22 @@ def _to_uint16(image: Image.Image, name: str) -> Image.Image:
 
 
 def _put_pil(
-    stored: Image.Image, orientation: int, completed: NDArray[np.float32], hole: NDArray[np.bool_], opaque: bool
+    upright: Image.Image, info: dict[Any, Any], orientation: int, patches: Sequence[Patch], opaque: bool
 ) -> Image.Image:
-    """Puts the completed pixels into a copy of an 8-bit PIL image, in its mode, turned as it is stored."""
-    mask = _turn_back(Image.fromarray(hole), orientation)
-    fill = _turn_back(Image.fromarray(to_uint8(completed)), orientation)
-    if stored.mode in ("P", "PA"):
-        fill = _to_palette(fill, stored)
-    elif stored.mode != "RGB":
-        fill = fill.convert(stored.mode)
-    if stored.mode in ("LA", "PA", "RGBA") and not opaque:
-        fill.putalpha(stored.getchannel("A"))
-    result = stored.copy()
-    result.paste(fill, mask=mask)
+    """Puts completed patches into a copy of an 8-bit PIL image, in its mode, turned as it was stored."""
+    result = upright.copy()
+    for box, completed, hole in patches:
+        fill = Image.fromarray(to_uint8(completed))
+        if upright.mode in ("P", "PA"):
+            fill = _to_palette(fill, upright)
+        elif upright.mode != "RGB":
+            fill = fill.convert(upright.mode)
+        place = (box.left, box.top, box.right, box.bottom)
+        if upright.mode in ("LA", "PA", "RGBA") and not opaque:
+            fill.putalpha(upright.crop(place).getchannel("A"))
+        result.paste(fill, place, mask=Image.fromarray(hole))
+    result = _turn_back(result, orientation)
+    result.info = dict(info)
     return result
 
 
@@ -175,17 +209,15 @@ def _to_palette(fill: Image.Image, stored: Image.Image) -> Image.Image:
     return mapped if stored.mode == "P" else mapped.convert("PA")
 
 
-def _put_grey(
-    stored: Image.Image, orientation: int, completed: NDArray[np.float32], hole: NDArray[np.bool_]
-) -> Image.Image:
-    """Puts the completed pixels into a copy of an I;16 or F image; Pillow cannot paste into these."""
-    grey = completed @ np.array([0.299, 0.587, 0.114], np.float32)
-    fill = np.asarray(_turn_back(Image.fromarray(grey), orientation))
-    mask = np.asarray(_turn_back(Image.fromarray(hole), orientation))
-    values = np.array(stored)
-    values[mask] = fill[mask] if stored.mode == "F" else np.rint(fill[mask] * 65535)
-    result = Image.fromarray(values)
-    result.info = dict(stored.info)
+def _put_grey(stored: Image.Image, info: dict[Any, Any], orientation: int, patches: Sequence[Patch]) -> Image.Image:
+    """Puts completed patches into a copy of an I;16 or F image; Pillow cannot paste into these."""
+    values = np.array(turn_upright(stored, orientation))
+    for box, completed, hole in patches:
+        grey = completed @ np.array([0.299, 0.587, 0.114], np.float32)
+        fill = grey if stored.mode == "F" else np.rint(grey * 65535)
+        values[box.slices][hole] = fill[hole]
+    result = _turn_back(Image.fromarray(values), orientation)
+    result.info = dict(info)
     return result
 
 
@@ -193,17 +225,18 @@ def _from_array(image: NDArray[Any]) -> OpenedPicture:
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image array must be (H, W, 3), got {image.shape}")
     if image.dtype == np.uint8:
-        rgb = image.astype(np.float32) / np.float32(255)
+        rgb = image
     elif np.issubdtype(image.dtype, np.floating):
         check_range(image, "image array")
-        rgb = image.astype(np.float32)
+        rgb = image.astype(np.float32, copy=False)
     else:
         raise ValueError(f"image array must be uint8 or float, not {image.dtype}")
 
-    def put(completed: NDArray[np.float32], hole: NDArray[np.bool_], _: bool) -> NDArray[Any]:
+    def put(patches: Sequence[Patch], _: bool) -> NDArray[Any]:
         result = image.copy()
-        fill = to_uint8(completed) if image.dtype == np.uint8 else completed.astype(image.dtype)
-        result[hole] = fill[hole]
+        for box, completed, hole in patches:
+            fill = to_uint8(completed) if image.dtype == np.uint8 else completed.astype(image.dtype)
+            result[box.slices][hole] = fill[hole]
         return result
 
     return OpenedPicture(rgb, None, put)
@@ -213,12 +246,16 @@ def _from_tensor(image: torch.Tensor) -> OpenedPicture:
     if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
         raise ValueError(f"image tensor must be float (3, H, W), got {image.dtype} {tuple(image.shape)}")
     image = image.detach()
-    rgb = image.cpu().float().permute(1, 2, 0).contiguous().numpy()
+    rgb = image.cpu().float().permute(1, 2, 0).numpy()
     check_range(rgb, "image tensor")
 
-    def put(completed: NDArray[np.float32], hole: NDArray[np.bool_], _: bool) -> torch.Tensor:
-        fill = torch.from_numpy(completed).permute(2, 0, 1).to(image)
-        return torch.where(torch.from_numpy(hole).to(image.device), fill, image)
+    def put(patches: Sequence[Patch], _: bool) -> torch.Tensor:
+        result = image.clone()
+        for box, completed, hole in patches:
+            fill = torch.from_numpy(completed).permute(2, 0, 1).to(image)
+            area = (slice(None), *box.slices)
+            result[area] = torch.where(torch.from_numpy(hole).to(image.device), fill, image[area])
+        return result
 
     return OpenedPicture(rgb, None, put)
 
@@ -234,6 +271,16 @@ def check_range(values: NDArray[Any], name: str) -> None:
         raise ValueError(f"{name} must be in [0, 1], and is in [{least:.4g}, {greatest:.4g}]")
 
 
-def to_uint8(rgb: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Rounds values in [0, 1] to 0 ... 255."""
+def to_uint8(rgb: Pixels) -> NDArray[np.uint8]:
+    """Rounds values in [0, 1] to 0 ... 255; uint8 is left as it is."""
+    if rgb.dtype == np.uint8:
+        return rgb.astype(np.uint8, copy=False)
     return np.rint(rgb * 255).astype(np.uint8)
+
+
+def to_unit(rgb: Pixels) -> NDArray[np.float32]:
+    """Values in [0, 1] as float32, in a new array."""
+    unit = rgb.astype(np.float32)
+    if rgb.dtype == np.uint8:
+        unit /= 255
+    return unit

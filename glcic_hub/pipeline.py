@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, overload
@@ -12,14 +13,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glcic_hub.blending import blend_poisson
+from glcic_hub.blending import BLEND_MARGIN, blend_poisson
 from glcic_hub.completion import complete
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import first_line
 from glcic_hub.hub import load_model, save_model
-from glcic_hub.images import Picture, PictureLike, open_picture
+from glcic_hub.images import Patch, Picture, PictureLike, PilPixels, Pixels, open_picture, to_unit
 from glcic_hub.masks import open_mask, transparent_pixels
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
+from glcic_hub.support import Box
 
 Blend = Literal["none", "poisson"]
 Pictures: TypeAlias = list[Any] | tuple[Any, ...]  # of PictureLike; lists are invariant
@@ -178,19 +180,35 @@ class GLCICPipeline:
             raise ValueError(f"the mask covers the whole image, so there is nothing to complete it from{hint}")
         if not hole.any():
             warnings.warn(f"the mask is empty, so the image is returned unchanged{hint}", stacklevel=3)
-            return picture.put(picture.rgb, hole, False)
-        completed = self._complete_rgb(picture.rgb, hole)
+            return picture.put([], False)
+        patches = self._complete_rgb(picture.rgb, hole)
         if blend == "poisson":
-            completed = blend_poisson(picture.rgb, completed, hole)
-        return picture.put(completed, hole, mask is None)
+            patches = [_blend(picture.rgb, patches, hole)]
+        return picture.put(patches, mask is None)
 
-    def _complete_rgb(self, rgb: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
-        image = torch.from_numpy(rgb).permute(2, 0, 1)
-        mask = torch.from_numpy(hole)[None].float()
+    def _complete_rgb(self, rgb: Pixels | PilPixels, hole: NDArray[np.bool_]) -> list[Patch]:
         try:
-            return complete(self._folded, image, mask).permute(1, 2, 0).numpy()
+            return complete(self._folded, rgb, hole)
         except RuntimeError as error:  # torch has an exception of its own for the GPU's memory, none for the CPU's
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
             size = f"{rgb.shape[1]}x{rgb.shape[0]}"
             raise MemoryError(f"not enough memory on {self.device} for a picture of {size} pixels") from None
+
+
+def _blend(rgb: Pixels | PilPixels, patches: Sequence[Patch], hole: NDArray[np.bool_]) -> Patch:
+    """Blends all patches into their surroundings (sec. 3.5); takes the memory of the hole's bounding box."""
+    height, width = hole.shape
+    top, left = (min(patch.box[side] for patch in patches) for side in (0, 1))
+    bottom, right = (max(patch.box[side] for patch in patches) for side in (2, 3))
+    window = Box(
+        max(top - BLEND_MARGIN, 0), max(left - BLEND_MARGIN, 0),
+        min(bottom + BLEND_MARGIN, height), min(right + BLEND_MARGIN, width),
+    )  # fmt: skip
+    known = to_unit(rgb[window.slices])
+    completed = known.copy()
+    for box, fill, _ in patches:
+        completed[box.top - window.top : box.bottom - window.top, box.left - window.left : box.right - window.left] = (
+            fill
+        )
+    return Patch(window, blend_poisson(known, completed, hole[window.slices]), hole[window.slices])

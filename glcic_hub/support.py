@@ -42,6 +42,15 @@ class Box(NamedTuple):
     right: int
 
     @property
+    def slices(self) -> tuple[slice, slice]:
+        """What cuts the box out of an array (H, W, ...)."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    def shifted(self, down: int, right: int) -> Box:
+        """The box so many pixels further down and to the right."""
+        return Box(self.top + down, self.left + right, self.bottom + down, self.right + right)
+
+    @property
     def rows(self) -> Span:
         """The rows."""
         return Span(self.top, self.bottom)

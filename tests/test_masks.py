@@ -95,6 +95,16 @@ def test_wrong_masks_are_refused(mask: Any, message: str) -> None:
         open_mask(mask)
 
 
+@pytest.mark.parametrize("invert", [False, True])
+def test_whole_numbers_are_read_as_their_fractions(invert: bool) -> None:
+    """Each of the 256 levels is on the same side of the threshold as the float that it stands for."""
+    levels = np.arange(256, dtype=np.uint8)[None]
+    fractions = levels.astype(np.float32) / np.float32(255)
+    assert np.array_equal(open_mask(levels, invert=invert), open_mask(fractions, invert=invert))
+    binary = np.array([[0, 1]], np.uint8)
+    assert open_mask(binary, invert=invert).tolist() == [[invert, not invert]]
+
+
 def test_missing_mask(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no file"):
         open_mask(tmp_path / "mask.png")

@@ -45,7 +45,7 @@ def test_the_region_of_a_pixel_is_the_networks_support() -> None:
 
 
 def test_costs() -> None:
-    """The paper's network takes 32.5 G multiply-adds for 256x256; a hole of 128x128 takes 44 G in any large picture."""
+    """The paper's network takes 32.5 G multiply-adds for 256x256; a 128x128 hole in any large picture 44 G."""
     assert multiply_adds(Box(0, 0, 256, 256), 256, 256) == pytest.approx(32.5e9, rel=0.01)
     for side in (1024, 8192, 65536):
         middle = side // 2 - 64

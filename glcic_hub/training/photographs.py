@@ -190,7 +190,7 @@ def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
             with Image.open(_file_of(photograph)) as image:
                 image.draft("RGB", (short_side, short_side))
                 if image.mode[0] in "IF":  # Pillow makes 16-bit and float pictures white or black
-                    return Image.fromarray(to_uint8(open_picture(image).rgb))
+                    return Image.fromarray(to_uint8(open_picture(image).whole()))
                 return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise UnreadableError(f"cannot read the photograph {photograph.name}: {first_line(error)}") from None
