@@ -88,7 +88,8 @@ def _add_complete(parser: argparse.ArgumentParser) -> None:
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="a trained model (default: that of the package)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: a CUDA GPU if there is one)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32", help="precision")
+    dtypes = ["auto", "float32", "bfloat16", "float16"]
+    parser.add_argument("--dtype", choices=dtypes, default="auto", help="precision (default: what suits the device)")
 
 
 def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -140,7 +141,8 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
 
 
 def _pipeline(options: argparse.Namespace) -> GLCICPipeline:
-    return GLCICPipeline.from_pretrained(options.model, device=options.device, dtype=getattr(torch, options.dtype))
+    dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
+    return GLCICPipeline.from_pretrained(options.model, device=options.device, dtype=dtype)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub.blending import BLEND_MARGIN, blend_poisson
-from glcic_hub.completion import complete
+from glcic_hub.completion import best_dtype, complete
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import first_line
 from glcic_hub.hub import load_model, save_model
@@ -41,7 +41,8 @@ class GLCICPipeline:
         network: The trained completion network, batch normalisation not folded. It is kept as it is, for
             `save_pretrained`; a folded copy does the work.
         device: Where to compute, such as `"cuda"` or `"cpu"`; None takes a CUDA GPU if there is one.
-        dtype: Precision of the computation: `torch.float32`, `torch.bfloat16` or `torch.float16`.
+        dtype: Precision of the computation: `torch.float32`, `torch.bfloat16` or `torch.float16`; `"auto"` takes half
+            precision where the device is faster in it, which changes the fill by less than a level of 255 on average.
 
     Raises:
         ValueError: The device cannot be used, or the dtype is another one.
@@ -53,17 +54,19 @@ class GLCICPipeline:
         network: CompletionNetwork,
         *,
         device: str | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | Literal["auto"] = "auto",
     ) -> None:
-        if dtype not in (torch.float32, torch.bfloat16, torch.float16):
-            raise ValueError(f"dtype must be torch.float32, torch.bfloat16 or torch.float16, not {dtype}")
+        if dtype not in ("auto", torch.float32, torch.bfloat16, torch.float16):
+            raise ValueError(f'dtype must be "auto", torch.float32, torch.bfloat16 or torch.float16, not {dtype!r}')
         self.config = config
         self.network = network
         folded = fold_batch_norm(network).requires_grad_(False)
         try:
             self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             torch.zeros((), device=self.device).item()  # fails on a device that cannot compute
-            self._folded = folded.to(self.device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.dtype = best_dtype(self.device) if dtype == "auto" else dtype
+            folded = folded.to(self.device, self.dtype)
+            self._folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError, ImportError) as error:  # torch raises any for a device it lacks
             raise ValueError(f"cannot use the device {str(device)!r}: {first_line(error)}") from None
 
@@ -73,7 +76,7 @@ class GLCICPipeline:
         model: str | Path | None = None,
         *,
         device: str | torch.device | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | Literal["auto"] = "auto",
     ) -> GLCICPipeline:
         """Opens a trained model.
 

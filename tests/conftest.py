@@ -37,7 +37,7 @@ def make_network(width: int = 4, seed: int = 0) -> CompletionNetwork:
 
 @pytest.fixture(scope="session")
 def pipe() -> GLCICPipeline:
-    return GLCICPipeline(CONFIG, make_network(), device="cpu")
+    return GLCICPipeline(CONFIG, make_network(), device="cpu", dtype=torch.float32)
 
 
 def equal(first: object, second: object) -> bool:

@@ -27,7 +27,8 @@ def run(model_folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     """Runs `glcic complete` with the small model; gives exit code, standard output and standard error."""
 
     def complete(*arguments: str | Path) -> tuple[int, str, str]:
-        code = main(["complete", *map(str, arguments), "--model", str(model_folder), "--device", "cpu"])
+        fixed = ["--model", str(model_folder), "--device", "cpu", "--dtype", "float32"]
+        code = main(["complete", *map(str, arguments), *fixed])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -113,6 +113,13 @@ def test_a_device_that_is_not_there(pipe: GLCICPipeline, device: str) -> None:
         GLCICPipeline(pipe.config, pipe.network, device=device)
 
 
+def test_auto_takes_half_precision_only_where_the_processor_has_it(pipe: GLCICPipeline) -> None:
+    has_it = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    auto = GLCICPipeline(pipe.config, pipe.network, device="cpu")
+    assert auto.dtype == (torch.bfloat16 if has_it else torch.float32)
+    assert pipe.dtype == torch.float32
+
+
 def test_a_dtype_that_is_none(pipe: GLCICPipeline) -> None:
     with pytest.raises(ValueError, match="dtype must be"):
         GLCICPipeline(pipe.config, pipe.network, dtype=torch.int8)
@@ -121,7 +128,7 @@ def test_a_dtype_that_is_none(pipe: GLCICPipeline) -> None:
 def test_save_and_load(
     pipe: GLCICPipeline, model_folder: Path, photo: NDArray[np.uint8], mask: NDArray[np.uint8]
 ) -> None:
-    loaded = GLCICPipeline.from_pretrained(model_folder, device="cpu")
+    loaded = GLCICPipeline.from_pretrained(model_folder, device="cpu", dtype=torch.float32)
     assert loaded.config == pipe.config
     assert np.array_equal(loaded(photo, mask), pipe(photo, mask))
     assert {path.name for path in model_folder.iterdir()} == {"config.json", "model.safetensors"}

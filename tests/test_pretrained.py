@@ -6,6 +6,7 @@ from importlib import resources
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from skimage import data
 
@@ -65,3 +66,16 @@ def test_the_fill_is_no_flat_blob(pretrained: GLCICPipeline) -> None:
     assert correlation > 0.9
     assert np.mean(textures) > 0.1
     assert np.std(middles, axis=0).min() > 0.5 * np.std(surroundings, axis=0).min()
+
+
+def test_half_precision_gives_the_same_picture() -> None:
+    """Within the hole: 0.5 of 255 levels on average, 4 for 99.9 % of the pixels."""
+    exact, half = (GLCICPipeline.from_pretrained(device="cpu", dtype=d) for d in (torch.float32, torch.bfloat16))
+    differences = []
+    for original, mask in crops_and_masks():
+        image = torch.from_numpy(original).permute(2, 0, 1) / 255  # floats, so that rounding does not hide anything
+        pair = [pipe(image, mask) for pipe in (exact, half)]
+        differences.append((pair[0] - pair[1])[:, mask > 0].abs().flatten() * 255)
+    difference = torch.cat(differences)
+    assert difference.mean() <= 0.5
+    assert difference.quantile(0.999) <= 4
