@@ -45,9 +45,7 @@ def main() -> None:
     for dtype in dtypes:
         print(f"one large convolution in {_name(dtype)}: {rates[dtype] / 1e9:.0f} G multiply-adds/s")
 
-    print(
-        f"\nA {HOLE}x{HOLE} hole in the middle, base width {options.width}, seconds, median of {options.runs} in turns\n"
-    )
+    print(f"\nA {HOLE}x{HOLE} hole in the middle, base width {options.width}; seconds, medians of {options.runs}\n")
     header = ["picture", "plain"] + [f"{kind} {_name(dtype)}" for dtype in dtypes for kind in ("whole", "region")]
     print("| " + " | ".join([*header, "Telea", "Navier-Stokes"]) + " |\n" + "|---" * (len(header) + 2) + "|")
     for size in options.sizes:
