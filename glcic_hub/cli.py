@@ -79,6 +79,12 @@ def _add_complete(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sample", metavar="NAME", help="coffee, chelsea, astronaut or rocket; no IMAGE, no MASK")
     parser.add_argument("--blend", choices=["none", "poisson"], default="none", help="post-processing (default: none)")
     parser.add_argument(
+        "--large-holes",
+        choices=["coarse_to_fine", "direct"],
+        default="coarse_to_fine",
+        help="holes too large for the network: from a smaller copy first (default), or as they are",
+    )
+    parser.add_argument(
         "--comparison", type=Path, metavar="FILE", help="also write hole, result and original in a row"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what OUT holds already")
@@ -109,7 +115,8 @@ def _complete_picture(options: argparse.Namespace) -> int:
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ValueError(f"{options.comparison} cannot hold both the result and the comparison")
     image, mask = load_sample(options.sample) if options.sample else (options.image, options.mask)
-    completed = _pipeline(options)(image, mask, blend=options.blend, invert_mask=options.invert_mask)
+    settings = {"blend": options.blend, "invert_mask": options.invert_mask, "large_holes": options.large_holes}
+    completed = _pipeline(options)(image, mask, **settings)
     pictures = [completed]
     if options.comparison is not None:  # before the result may overwrite the picture or the mask
         pictures.append(side_by_side(image, mask, completed, invert_mask=options.invert_mask))
@@ -131,6 +138,7 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
         options.output,
         blend=options.blend,
         invert_mask=options.invert_mask,
+        large_holes=options.large_holes,
         overwrite=options.overwrite,
     )
     for failure in failures:

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from glcic_hub.files import first_line
 from glcic_hub.picture_files import check_output, find_pictures, save_picture
-from glcic_hub.pipeline import Blend, GLCICPipeline
+from glcic_hub.pipeline import Blend, GLCICPipeline, LargeHoles
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".webp", ".tif", ".tiff"})
 
@@ -31,6 +31,7 @@ def complete_folder(
     *,
     blend: Blend = "none",
     invert_mask: bool = False,
+    large_holes: LargeHoles = "coarse_to_fine",
     overwrite: bool = False,
 ) -> list[Failure]:
     """Completes every picture of a folder and its subfolders, with a progress bar.
@@ -44,6 +45,7 @@ def complete_folder(
             becomes a PNG, so that nothing outside the holes changes.
         blend: As for the pipeline.
         invert_mask: As for the pipeline.
+        large_holes: As for the pipeline.
         overwrite: Replace pictures that are in `output` already; otherwise they are kept and count as failed.
 
     Returns:
@@ -79,7 +81,7 @@ def complete_folder(
             check_output(result, overwrite=overwrite)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                completed = pipe(path, mask, blend=blend, invert_mask=invert_mask)
+                completed = pipe(path, mask, blend=blend, invert_mask=invert_mask, large_holes=large_holes)
             for warning in caught:
                 warnings.warn(f"{path}: {warning.message}", stacklevel=2)
             save_picture(completed, result, overwrite=overwrite)

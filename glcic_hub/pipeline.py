@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
 
 import numpy as np
 import torch
@@ -19,13 +19,28 @@ from glcic_hub.config import GLCICConfig
 from glcic_hub.files import first_line
 from glcic_hub.hub import load_model, save_model
 from glcic_hub.images import Patch, Picture, PictureLike, PilPixels, Pixels, open_picture, to_unit
+from glcic_hub.large_holes import complete_coarse_to_fine, out_of_reach
 from glcic_hub.masks import open_mask, transparent_pixels
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
-from glcic_hub.support import Box
+from glcic_hub.support import REACH, Box
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+PathOrPil: TypeAlias = str | Path | Image.Image
 Blend = Literal["none", "poisson"]
+LargeHoles = Literal["coarse_to_fine", "direct"]
 Pictures: TypeAlias = list[Any] | tuple[Any, ...]  # of PictureLike; lists are invariant
 Masks: TypeAlias = PictureLike | Pictures | None
+
+
+class Settings(TypedDict, total=False):
+    """What `GLCICPipeline` takes by name."""
+
+    blend: Blend
+    invert_mask: bool
+    large_holes: LargeHoles
+
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -102,24 +117,16 @@ class GLCICPipeline:
         save_model(Path(folder), self.config, self.network)
 
     @overload
-    def __call__(
-        self, image: str | Path | Image.Image, mask: Masks = ..., *, blend: Blend = ..., invert_mask: bool = ...
-    ) -> Image.Image: ...
+    def __call__(self, image: PathOrPil, mask: Masks = ..., **settings: Unpack[Settings]) -> Image.Image: ...
 
     @overload
-    def __call__(
-        self, image: NDArray[Any], mask: Masks = ..., *, blend: Blend = ..., invert_mask: bool = ...
-    ) -> NDArray[Any]: ...
+    def __call__(self, image: NDArray[Any], mask: Masks = ..., **settings: Unpack[Settings]) -> NDArray[Any]: ...
 
     @overload
-    def __call__(
-        self, image: torch.Tensor, mask: Masks = ..., *, blend: Blend = ..., invert_mask: bool = ...
-    ) -> torch.Tensor: ...
+    def __call__(self, image: torch.Tensor, mask: Masks = ..., **settings: Unpack[Settings]) -> torch.Tensor: ...
 
     @overload
-    def __call__(
-        self, image: Pictures, mask: Masks = ..., *, blend: Blend = ..., invert_mask: bool = ...
-    ) -> list[Picture]: ...
+    def __call__(self, image: Pictures, mask: Masks = ..., **settings: Unpack[Settings]) -> list[Picture]: ...
 
     def __call__(
         self,
@@ -128,6 +135,7 @@ class GLCICPipeline:
         *,
         blend: Blend = "none",
         invert_mask: bool = False,
+        large_holes: LargeHoles = "coarse_to_fine",
     ) -> Picture | list[Picture]:
         """Completes one picture, or a list of them.
 
@@ -141,6 +149,9 @@ class GLCICPipeline:
                 of images, one mask for all or a list of as many.
             blend: `"none"`: the network's fill as it is. `"poisson"`: blended into the surroundings (sec. 3.5).
             invert_mask: Black, 0 or False = pixel to complete.
+            large_holes: What is done about a hole with pixels farther than 150 from anything known, which the network
+                cannot complete (sec. 4.8). `"coarse_to_fine"`: it is completed in a smaller copy first. `"direct"`:
+                nothing; a `UserWarning` says how much of the hole is out of reach.
 
         Returns:
             A picture of the image's kind (a PIL image for a path), size, mode, alpha, EXIF orientation and ICC
@@ -156,16 +167,21 @@ class GLCICPipeline:
         """
         if blend not in ("none", "poisson"):
             raise ValueError(f'blend must be "none" or "poisson", not {blend!r}')
+        if large_holes not in ("coarse_to_fine", "direct"):
+            raise ValueError(f'large_holes must be "coarse_to_fine" or "direct", not {large_holes!r}')
         if not isinstance(image, (list, tuple)):
-            return self._complete_one(image, mask, blend, invert_mask)
+            return self._complete_one(image, mask, blend, invert_mask, large_holes)
         masks = list(mask) if isinstance(mask, (list, tuple)) else [mask] * len(image)
         if len(masks) != len(image):
             raise ValueError(
                 f"{len(image)} images and {len(masks)} masks; give one mask for each image, or one for all"
             )
-        return list(map(self._complete_one, image, masks, repeat(blend), repeat(invert_mask)))
+        settings = map(repeat, (blend, invert_mask, large_holes))
+        return list(map(self._complete_one, image, masks, *settings))
 
-    def _complete_one(self, image: Any, mask: Any, blend: Blend, invert_mask: bool) -> Picture:
+    def _complete_one(
+        self, image: Any, mask: Any, blend: Blend, invert_mask: bool, large_holes: LargeHoles
+    ) -> Picture:
         if mask is None and invert_mask:
             raise ValueError("there is no mask to invert: none was given")
         picture = open_picture(image)
@@ -184,13 +200,24 @@ class GLCICPipeline:
         if not hole.any():
             warnings.warn(f"the mask is empty, so the image is returned unchanged{hint}", stacklevel=3)
             return picture.put([], False)
-        patches = self._complete_rgb(picture.rgb, hole)
+        far = out_of_reach(hole)
+        if large_holes == "direct" and far.any():
+            warnings.warn(
+                f"{far.sum() / hole.sum():.0%} of the hole is farther than {REACH} pixels from anything known, "
+                "and comes out as a blot; complete it coarse to fine",
+                stacklevel=3,
+            )
+        patches = self._complete_rgb(picture.rgb, hole, far if large_holes == "coarse_to_fine" else None)
         if blend == "poisson":
             patches = [_blend(picture.rgb, patches, hole)]
         return picture.put(patches, mask is None)
 
-    def _complete_rgb(self, rgb: Pixels | PilPixels, hole: NDArray[np.bool_]) -> list[Patch]:
+    def _complete_rgb(
+        self, rgb: Pixels | PilPixels, hole: NDArray[np.bool_], far: NDArray[np.bool_] | None
+    ) -> list[Patch]:
         try:
+            if far is not None and far.any():
+                return complete_coarse_to_fine(self._folded, rgb, hole, far)
             return complete(self._folded, rgb, hole)
         except RuntimeError as error:  # torch has an exception of its own for the GPU's memory, none for the CPU's
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):

@@ -18,6 +18,9 @@ from glcic_hub.networks.table_2 import PAPER_WIDTH, STRIDE, TABLE_2, Row
 BLOCK = 16
 """Holes are looked for in blocks of so many pixels a side."""
 
+REACH = 150
+"""Pixels to every side that an output pixel depends on at the least, wherever it lies on the network's grid."""
+
 MAX_SIDE = 1024
 """Larger boxes are cut into parts, which bounds the memory that a region takes."""
 
@@ -233,12 +236,12 @@ class _Planner:
 
     def _shrink(self, area: Box) -> Box:
         """The part of an area, in blocks, outside which there is nothing of the hole."""
-        return _bounds(self._part(area), area.top, area.left)
+        return bounds(self._part(area), area.top, area.left)
 
     def _tight(self, area: Box) -> Box:
         """The bounding box, in pixels, of the hole in an area."""
         box = self._pixels(area)
-        return _bounds(self.hole[box.top : box.bottom, box.left : box.right], box.top, box.left)
+        return bounds(self.hole[box.top : box.bottom, box.left : box.right], box.top, box.left)
 
     def _cuts(self, area: Box) -> Iterator[tuple[Box, Box]]:
         """Ways to cut an area in two: at every gap, and at some places between."""
@@ -256,6 +259,7 @@ def _places(occupied: NDArray[np.bool_]) -> list[int]:
     return sorted({*gaps.tolist(), *(length * eighth // 8 for eighth in range(1, 8))} - {0, length})
 
 
-def _bounds(part: NDArray[np.bool_], top: int, left: int) -> Box:
+def bounds(part: NDArray[np.bool_], top: int = 0, left: int = 0) -> Box:
+    """The bounding box of what is True in an array, which lies at `top` and `left`, and is not all False."""
     rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
     return Box(top + int(rows[0]), left + int(columns[0]), top + int(rows[-1]) + 1, left + int(columns[-1]) + 1)

@@ -1,0 +1,86 @@
+"""Holes with pixels that no known pixel reaches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from skimage import data
+
+from glcic_hub import GLCICPipeline
+from glcic_hub.evaluation import hole_metrics
+from glcic_hub.large_holes import out_of_reach
+from glcic_hub.support import REACH
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> GLCICPipeline:
+    return GLCICPipeline.from_pretrained(device="cpu")
+
+
+def photograph_of(name: str) -> NDArray[np.uint8]:
+    return np.asarray(getattr(data, name)())
+
+
+def square_hole(side: int, size: int) -> NDArray[np.uint8]:
+    mask = np.zeros((size, size), np.uint8)
+    begin = (size - side) // 2
+    mask[begin : begin + side, begin : begin + side] = 1
+    return mask
+
+
+def test_out_of_reach_by_enumeration() -> None:
+    """A pixel is out of reach if all that lies at most 150 pixels to each side is hole, or beyond the picture."""
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        hole = np.ones((420, 380), bool)
+        for _ in range(3):
+            top, left = random.integers(0, (420, 380))
+            hole[top : top + 3, left : left + 5] = False
+        known = np.argwhere(~hole)
+        far = out_of_reach(hole)
+        for y, x in random.integers(0, (420, 380), (300, 2)):
+            reached = (np.abs(known - (y, x)).max(axis=1) <= REACH).any()
+            assert far[y, x] == (hole[y, x] and not reached)
+    assert not out_of_reach(square_hole(300, 500) > 0).any()
+    assert out_of_reach(square_hole(302, 500) > 0).sum() == 4
+
+
+def test_a_large_hole_is_better_coarse_to_fine(pretrained: GLCICPipeline) -> None:
+    """Than without, and no blot of the mean colour is left in its middle."""
+    photograph = photograph_of("chelsea").repeat(3, axis=0).repeat(3, axis=1)[:900, :900]
+    mask = square_hole(480, 900)
+    with pytest.warns(UserWarning, match="14% of the hole is farther than 150 pixels from anything known"):
+        direct = pretrained(photograph, mask, large_holes="direct")
+    coarse = pretrained(photograph, mask)
+    figures = [hole_metrics(photograph, completed, mask) for completed in (direct, coarse)]
+    assert figures[1]["psnr"] > figures[0]["psnr"] + 0.5 and figures[1]["ssim"] > figures[0]["ssim"]
+    mean = np.array(pretrained.config.mean_pixel) * 255
+    distances = [np.abs(completed[420:480, 420:480].mean(axis=(0, 1)) - mean).max() for completed in (direct, coarse)]
+    assert distances[1] > distances[0]
+    assert np.array_equal(coarse[mask == 0], photograph[mask == 0])
+
+
+def test_small_holes_beside_a_large_one_are_completed_as_always(pretrained: GLCICPipeline) -> None:
+    photograph = photograph_of("astronaut").repeat(3, axis=0).repeat(3, axis=1)[:, :1200]
+    large = np.zeros(photograph.shape[:2], np.uint8)
+    large[100:500, 100:500] = 1
+    small = np.zeros_like(large)
+    small[1100:1160, 900:960] = 1
+    both, alone = pretrained(photograph, large + small), pretrained(photograph, small)
+    assert np.array_equal(both[small > 0], alone[small > 0])
+
+
+@pytest.mark.parametrize("blend", ["none", "poisson"])
+def test_a_hole_up_to_the_whole_picture_but_a_rim(pretrained: GLCICPipeline, blend: str) -> None:
+    photograph = photograph_of("coffee")[:, :600]
+    mask = np.ones(photograph.shape[:2], np.uint8)
+    mask[0] = 0
+    completed = pretrained(photograph, mask, blend=blend)  # type: ignore[call-overload]
+    assert np.array_equal(completed[0], photograph[0])
+    assert completed[1:].std() > 1
+
+
+def test_unknown_ways_are_refused(pretrained: GLCICPipeline) -> None:
+    with pytest.raises(ValueError, match='large_holes must be "coarse_to_fine" or "direct", not \'fine\''):
+        pretrained(np.zeros((8, 8, 3), np.uint8), np.eye(8, dtype=bool), large_holes="fine")  # type: ignore[call-overload]
