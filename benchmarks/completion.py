@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from glcic_hub.blending import TELEA_RADIUS
 from glcic_hub.completion import best_dtype, complete
 from glcic_hub.images import to_unit
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
@@ -58,7 +59,7 @@ def main() -> None:
                 kinds[f"whole {_name(dtype)}"] = partial(_whole, folded[dtype], rgb, hole)
             kinds[f"region {_name(dtype)}"] = partial(complete, folded[dtype], rgb, hole)
         for name, method in (("Telea", cv2.INPAINT_TELEA), ("Navier-Stokes", cv2.INPAINT_NS)):
-            kinds[name] = partial(cv2.inpaint, rgb, hole.astype(np.uint8), 3, method)
+            kinds[name] = partial(cv2.inpaint, rgb, hole.astype(np.uint8), TELEA_RADIUS, method)
         seconds = measure(kinds, options.runs)
         cells = [f"{seconds[name]:.3f}" if name in seconds else "" for name in [*header[1:], "Telea", "Navier-Stokes"]]
         print(f"| {size}² | " + " | ".join(cells) + " |", flush=True)

@@ -9,14 +9,10 @@ import argparse
 import warnings
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.blending import TELEA_RADIUS
-from glcic_hub.evaluation import METRICS, as_table, hole_metrics
-from glcic_hub.images import open_picture, to_uint8
+from glcic_hub.evaluation import METRICS, Method, as_table, centre_crop, hole_metrics, methods
 from glcic_hub.masks import Rectangle
 from glcic_hub.picture_files import find_pictures
 
@@ -34,19 +30,18 @@ def main() -> None:
     pipe = GLCICPipeline.from_pretrained()
     begin = (SIZE - HOLE) // 2
     mask = Rectangle(begin, begin, HOLE, HOLE).mask(SIZE, SIZE)
+    named = methods(pipe)
+    kinds: dict[str, Method] = {
+        "coarse to fine": named["glcic"],
+        "coarse to fine, blended": named["glcic, blended"],
+        "direct": lambda image, mask: pipe(image, mask, large_holes="direct"),
+        "Telea": named["Telea"],
+    }
     rows: dict[str, list[dict[str, float]]] = {}
     for path in find_pictures(options.photographs)[:: options.every][: options.count]:
-        photograph = Image.fromarray(to_uint8(open_picture(path).whole()))
-        image = np.asarray(ImageOps.fit(photograph, (SIZE, SIZE), Image.Resampling.BICUBIC))
-        blank = image * (1 - mask[..., None])
-        completed = {
-            "coarse to fine": pipe(image, mask),
-            "coarse to fine, blended": pipe(image, mask, blend="poisson"),
-            "direct": pipe(image, mask, large_holes="direct"),
-            "Telea": cv2.inpaint(blank, mask, TELEA_RADIUS, cv2.INPAINT_TELEA),
-        }
-        for name, result in completed.items():
-            rows.setdefault(name, []).append(hole_metrics(image, result, mask))
+        image = centre_crop(path, SIZE)
+        for name, method in kinds.items():
+            rows.setdefault(name, []).append(hole_metrics(image, method(image, mask), mask))
     means = {name: {m: float(np.mean([row[m] for row in values])) for m in METRICS} for name, values in rows.items()}
     print(as_table(means))
 

@@ -14,7 +14,7 @@ from glcic_hub.images import Patch, PilPixels, Pixels, to_unit
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.networks.layers import ConvNormAct
 from glcic_hub.networks.table_2 import TABLE_2, Row
-from glcic_hub.support import Box, LayerSpan, Span, layer_spans, padded, plan, region
+from glcic_hub.support import Box, LayerSpan, layer_spans, padded, plan, region
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
@@ -41,7 +41,7 @@ def complete(network: CompletionNetwork, rgb: Pixels | PilPixels, hole: NDArray[
         hole: (H, W) boolean, the pixels to complete.
 
     Returns:
-        Patches that do not overlap and together complete the hole.
+        Patches whose holes do not overlap and together are the hole.
     """
     return [Patch(box, complete_box(network, rgb, hole, box), hole[box.slices]) for box in plan(hole)]
 
@@ -91,7 +91,7 @@ def _run_layer(row: Row, block: ConvNormAct, x: Tensor, vertical: LayerSpan, hor
         y = functional.conv_transpose2d(x, convolution.weight, convolution.bias, stride=convolution.stride)
         # Without padding, the first input is the first tap of output 2 i - 1.
         top, left = (span.output.begin - (2 * span.inside.begin - 1) for span in (vertical, horizontal))
-        y = y[..., top : top + _length(vertical.output), left : left + _length(horizontal.output)]
+        y = y[..., top : top + vertical.output.length, left : left + horizontal.output.length]
         return cast(Tensor, block.act(block.norm(y)))
     beyond = [
         length
@@ -104,7 +104,3 @@ def _run_layer(row: Row, block: ConvNormAct, x: Tensor, vertical: LayerSpan, hor
         x, convolution.weight, convolution.bias, stride=convolution.stride, dilation=convolution.dilation
     )
     return cast(Tensor, block.act(block.norm(y)))
-
-
-def _length(span: Span) -> int:
-    return span.end - span.begin

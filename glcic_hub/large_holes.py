@@ -21,7 +21,7 @@ RIM = 32
 
 
 def out_of_reach(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which pixels of a hole depend on no known pixel, wherever they lie on the network's grid: (H, W) boolean."""
+    """Which pixels of a hole have nothing known within 150 pixels to any side: (H, W) boolean."""
     far = np.zeros_like(hole)
     box = bounds(hole)
     if min(box.bottom - box.top, box.right - box.left) > REACH:

@@ -201,13 +201,14 @@ class GLCICPipeline:
             warnings.warn(f"the mask is empty, so the image is returned unchanged{hint}", stacklevel=3)
             return picture.put([], False)
         far = out_of_reach(hole)
-        if large_holes == "direct" and far.any():
+        too_large = bool(far.any())
+        if too_large and large_holes == "direct":
             warnings.warn(
                 f"{far.sum() / hole.sum():.0%} of the hole is farther than {REACH} pixels from anything known, "
                 "and comes out as a blot; complete it coarse to fine",
                 stacklevel=3,
             )
-        patches = self._complete_rgb(picture.rgb, hole, far if large_holes == "coarse_to_fine" else None)
+        patches = self._complete_rgb(picture.rgb, hole, far if too_large and large_holes != "direct" else None)
         if blend == "poisson":
             patches = [_blend(picture.rgb, patches, hole)]
         return picture.put(patches, mask is None)
@@ -216,7 +217,7 @@ class GLCICPipeline:
         self, rgb: Pixels | PilPixels, hole: NDArray[np.bool_], far: NDArray[np.bool_] | None
     ) -> list[Patch]:
         try:
-            if far is not None and far.any():
+            if far is not None:
                 return complete_coarse_to_fine(self._folded, rgb, hole, far)
             return complete(self._folded, rgb, hole)
         except RuntimeError as error:  # torch has an exception of its own for the GPU's memory, none for the CPU's
@@ -237,8 +238,6 @@ def _blend(rgb: Pixels | PilPixels, patches: Sequence[Patch], hole: NDArray[np.b
     )  # fmt: skip
     known = to_unit(rgb[window.slices])
     completed = known.copy()
-    for box, fill, _ in patches:
-        completed[box.top - window.top : box.bottom - window.top, box.left - window.left : box.right - window.left] = (
-            fill
-        )
+    for box, fill, inside in patches:
+        completed[box.shifted(-window.top, -window.left).slices][inside] = fill[inside]
     return Patch(window, blend_poisson(known, completed, hole[window.slices]), hole[window.slices])

@@ -19,7 +19,7 @@ BLOCK = 16
 """Holes are looked for in blocks of so many pixels a side."""
 
 REACH = 150
-"""Pixels to every side that an output pixel depends on at the least, wherever it lies on the network's grid."""
+"""Pixels that an output pixel sees at most to the right and below; to the left and above it may be three more."""
 
 MAX_SIDE = 1024
 """Larger boxes are cut into parts, which bounds the memory that a region takes."""
@@ -34,6 +34,11 @@ class Span(NamedTuple):
 
     begin: int
     end: int
+
+    @property
+    def length(self) -> int:
+        """How many positions there are."""
+        return self.end - self.begin
 
 
 class Box(NamedTuple):
@@ -143,7 +148,7 @@ def _lengths(output: Span, length: int) -> tuple[int, ...]:
     worked_on = [
         span.inside if row.type == "deconv" else span.output for row, span in zip(TABLE_2, spans, strict=True)
     ]
-    return tuple(span.end - span.begin for span in worked_on)
+    return tuple(span.length for span in worked_on)
 
 
 @lru_cache

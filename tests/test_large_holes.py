@@ -9,8 +9,10 @@ from skimage import data
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.evaluation import hole_metrics
+from glcic_hub.images import Patch
 from glcic_hub.large_holes import out_of_reach
-from glcic_hub.support import REACH
+from glcic_hub.pipeline import _blend
+from glcic_hub.support import REACH, Box
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,20 @@ def test_a_hole_up_to_the_whole_picture_but_a_rim(pretrained: GLCICPipeline, ble
     completed = pretrained(photograph, mask, blend=blend)  # type: ignore[call-overload]
     assert np.array_equal(completed[0], photograph[0])
     assert completed[1:].std() > 1
+
+
+def test_blending_takes_of_each_patch_what_it_completes() -> None:
+    """Where the boxes of two patches overlap, each gives its own part of the hole, in either order."""
+    rgb = np.full((40, 40, 3), 90, np.uint8)
+    hole = np.zeros((40, 40), bool)
+    hole[10:30, 10:30] = True
+    box = Box(10, 10, 30, 30)
+    left = np.zeros((20, 20), bool)
+    left[:, :10] = True
+    ramp = np.linspace(0.2, 0.8, 20, dtype=np.float32)[:, None, None] * np.ones((20, 20, 3), np.float32)
+    patches = [Patch(box, ramp, left), Patch(box, 1 - ramp, ~left)]
+    first, second = (_blend(rgb, order, hole).fill for order in (patches, patches[::-1]))
+    assert np.array_equal(first, second)
 
 
 def test_unknown_ways_are_refused(pretrained: GLCICPipeline) -> None:

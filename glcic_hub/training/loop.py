@@ -201,9 +201,7 @@ class Loop:
         completion, *discriminators = self._networks()
         save_model(folder, self.config, completion, *discriminators, dtype=torch.float16)
         self.recipe.save(folder / "recipe.yaml")
-        measured = {
-            entry["phase"]: entry for entry in self.run.read_log() if "ssim" in entry and entry["step"] <= done
-        }
+        measured = {entry["phase"]: entry for entry in self.run.read_log() if "ssim" in entry}  # the last of each
         rows = [
             f"| {phase} | {row['step']} | {row['psnr']:.2f} | {row['ssim']:.3f} | {row['texture']:.2f} |"
             for phase, row in measured.items()

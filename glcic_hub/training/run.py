@@ -1,4 +1,4 @@
-"""The folder of a run: checkpoints, log, pictures, models; every file written whole or not at all."""
+"""The folder of a run: checkpoints, pictures, models, written whole or not at all, and a log that grows by lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop (algorithm 1), on Hugging Face Accelerate."""
+"""Training from recipe and photographs to a model (algorithm 1), on Hugging Face Accelerate."""
 
 from __future__ import annotations
 
@@ -21,12 +21,7 @@ from torch import nn
 
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import first_line
-from glcic_hub.hub import (
-    find_model,
-    load_discriminator,
-    load_model,
-    make_repository,
-)
+from glcic_hub.hub import find_model, load_discriminator, load_model, make_repository
 from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
 from glcic_hub.training.data import load_batches
 from glcic_hub.training.initialisation import initialise_spreading
@@ -320,8 +315,9 @@ def prepare_networks(
             betas = (0.9, 0.999) if network is completion else DISCRIMINATOR_BETAS
             optimizer = torch.optim.AdamW(module.parameters(), lr=rate, betas=betas)
         prepared += accelerator.prepare(module, optimizer)
-    _save_bare(accelerator)
-    return Networks(accelerator, recipe, *prepared)
+    networks = Networks(accelerator, recipe, *prepared)
+    _save_bare(networks)
+    return networks
 
 
 def _warn_of_lone_process(accelerator: Accelerator) -> None:
@@ -382,13 +378,13 @@ def _failures_explained(run: Run) -> Iterator[None]:
         raise
 
 
-def _save_bare(accelerator: Accelerator) -> None:
+def _save_bare(networks: Networks) -> None:
     """Has checkpoints hold the networks as they are and not as they are wrapped: for any number of processes."""
 
     def save(models: list[nn.Module], weights: list[Any], folder: str) -> None:
-        if accelerator.is_main_process:
+        if networks.accelerator.is_main_process:
             for index, model in enumerate(models):
-                tensors = accelerator.unwrap_model(model, keep_torch_compile=False).state_dict()
+                tensors = networks.bare(model).state_dict()
                 contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
                 safetensors.torch.save_file(contiguous, Path(folder) / CHECKPOINT_FILES[index])
         weights.clear()  # so Accelerate saves none
@@ -396,8 +392,8 @@ def _save_bare(accelerator: Accelerator) -> None:
     def load(models: list[nn.Module], folder: str) -> None:
         for index, model in enumerate(models):
             tensors = safetensors.torch.load_file(Path(folder) / CHECKPOINT_FILES[index])
-            accelerator.unwrap_model(model, keep_torch_compile=False).load_state_dict(tensors)
+            networks.bare(model).load_state_dict(tensors)
         models.clear()  # so Accelerate loads none
 
-    accelerator.register_save_state_pre_hook(save)
-    accelerator.register_load_state_pre_hook(load)
+    networks.accelerator.register_save_state_pre_hook(save)
+    networks.accelerator.register_load_state_pre_hook(load)

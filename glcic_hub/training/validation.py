@@ -35,8 +35,7 @@ def make_examples(photographs: Sequence[Photograph] | Stream, recipe: Recipe) ->
     """Takes the first photographs that can be read, and draws a hole for each as the recipe says."""
     size = recipe.image_size
     examples = []
-    source = photographs if isinstance(photographs, Stream) else map(photographs.__getitem__, range(len(photographs)))
-    for index, photograph in enumerate(itertools.islice(source, VALIDATION_COUNT)):
+    for index, photograph in enumerate(itertools.islice(photographs, VALIDATION_COUNT)):
         try:
             image = ImageOps.fit(open_rgb(photograph, size), (size, size), Image.Resampling.BICUBIC)
         except UnreadableError:
