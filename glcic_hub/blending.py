@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import pyamg
 import scipy.sparse
 from numpy.typing import NDArray
+
+from glcic_hub.images import Patch, PilPixels, Pixels, to_unit
+from glcic_hub.support import groups
 
 TELEA_RADIUS = 3
 """Radius in pixels of the neighbourhood that the fast marching method looks at; OpenCV's examples' value."""
@@ -16,6 +21,32 @@ BLEND_MARGIN = TELEA_RADIUS + 2
 
 TOLERANCE = 1e-5
 """Relative residual at which the solver stops: far below one of 255 levels."""
+
+
+def blend_patches(rgb: Pixels | PilPixels, patches: Sequence[Patch], hole: NDArray[np.bool_]) -> list[Patch]:
+    """Blends patches into their surroundings (`blend_poisson`), hole by hole.
+
+    Args:
+        rgb: (H, W, 3) uint8, or float32 in [0, 1].
+        patches: What was completed; their holes do not overlap and together are the hole.
+        hole: (H, W) boolean.
+
+    Returns:
+        A patch for each part of the hole that is too far from the others for blending to mix them.
+    """
+    blended = []
+    for box, part in groups(hole):
+        window = box.grown(BLEND_MARGIN, *hole.shape)
+        within = np.zeros(window.size, bool)
+        within[box.shifted(-window.top, -window.left).slices] = part
+        known = to_unit(rgb[window.slices])
+        completed = known.copy()
+        for place, fill, inside in patches:
+            common = place.common(window)
+            in_window, in_patch = (common.shifted(-of.top, -of.left).slices for of in (window, place))
+            completed[in_window][inside[in_patch]] = fill[in_patch][inside[in_patch]]
+        blended.append(Patch(window, blend_poisson(known, completed, within), within))
+    return blended
 
 
 def blend_poisson(

@@ -14,7 +14,7 @@ import torch
 
 from glcic_hub.comparison import side_by_side
 from glcic_hub.evaluation import as_table, evaluate
-from glcic_hub.folders import complete_folder
+from glcic_hub.folders import complete_folder, join_processes
 from glcic_hub.picture_files import check_output, save_picture
 from glcic_hub.pipeline import GLCICPipeline
 from glcic_hub.samples import load_sample
@@ -131,7 +131,10 @@ def _complete_picture(options: argparse.Namespace) -> int:
 def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.comparison is not None:
         parser.error("--comparison is for a single picture")
-    failures = complete_folder(
+    accelerator = join_processes()
+    if accelerator.num_processes > 1 and options.device is None:
+        options.device = accelerator.device
+    outcome = complete_folder(
         _pipeline(options),
         options.image,
         options.mask,
@@ -141,11 +144,17 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
         large_holes=options.large_holes,
         overwrite=options.overwrite,
     )
-    for failure in failures:
-        _say(f"error: {failure.path}: {failure.reason}")
-    if failures:
-        _say(f"{len(failures)} pictures failed")
-    return FAILED if failures else OK
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        for failure in outcome.failures:
+            _say(f"error: {failure.path}: {failure.reason}")
+        rate = outcome.completed / outcome.seconds
+        print(f"completed {outcome.completed} pictures in {outcome.seconds:.1f} s, {rate:.2f} a second")
+        if outcome.kept:
+            print(f"kept {outcome.kept} that {options.output} held already; --overwrite replaces them")
+        if outcome.failures:
+            _say(f"{len(outcome.failures)} pictures failed")
+    return FAILED if outcome.failures else OK
 
 
 def _pipeline(options: argparse.Namespace) -> GLCICPipeline:

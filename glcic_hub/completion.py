@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -14,7 +16,10 @@ from glcic_hub.images import Patch, PilPixels, Pixels, to_unit
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.networks.layers import ConvNormAct
 from glcic_hub.networks.table_2 import TABLE_2, Row
-from glcic_hub.support import Box, LayerSpan, layer_spans, padded, plan, region
+from glcic_hub.support import MAX_SIDE, Box, LayerSpan, layer_spans, padded, plan, region
+
+Source: TypeAlias = tuple[Pixels | PilPixels, NDArray[np.bool_]]
+"""A picture, (H, W, 3) uint8 or float32 in [0, 1], and its hole, (H, W) boolean."""
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
@@ -29,50 +34,83 @@ def best_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cpu" and any(check() for check in checks) else torch.float32
 
 
-def complete(network: CompletionNetwork, rgb: Pixels | PilPixels, hole: NDArray[np.bool_]) -> list[Patch]:
-    """Completes a picture (sec. 3.2); what `rgb` holds inside the hole has no influence.
+class Step(NamedTuple):
+    """What a layer does along one axis to compute just what is wanted of its output."""
 
-    The result is that of the network run on the whole picture, but for rounding; computed is only what the holes need.
-    Heights and widths that are no multiple of 4 count as continued by up to three pixels like those at the edge.
+    before: int  # zeros that go before the input, as the network pads at the picture's border
+    after: int
+    skip: int  # outputs that are not wanted
+    length: int  # outputs that are
+
+
+class Completer:
+    """Runs the completion network (sec. 3.2) on what the holes need of pictures.
+
+    The results are those of the network run on the whole picture, but for rounding; what a picture holds inside its
+    hole has no influence. Heights and widths that are no multiple of 4 count as continued by up to three pixels like
+    those at the edge.
 
     Args:
         network: The completion network in evaluation mode; it decides device and precision.
-        rgb: (H, W, 3) uint8, or float32 in [0, 1].
-        hole: (H, W) boolean, the pixels to complete.
-
-    Returns:
-        Patches whose holes do not overlap and together are the hole.
     """
-    return [Patch(box, complete_box(network, rgb, hole, box), hole[box.slices]) for box in plan(hole)]
 
+    def __init__(self, network: CompletionNetwork) -> None:
+        self.network = network
+        self._run_layers: Callable[..., Tensor] = _run_layers
 
-@torch.inference_mode()
-def complete_box(
-    network: CompletionNetwork, rgb: Pixels | PilPixels, hole: NDArray[np.bool_], box: Box
-) -> NDArray[np.float32]:
-    """Computes what the network would put into a box of the picture.
+    def compile(self) -> None:
+        """Compiles the layers at their first use (`torch.compile`), for regions that do not reach the border."""
+        self._run_layers = torch.compile(_run_layers, dynamic=True)
 
-    Args:
-        network: As for `complete`.
-        rgb: As for `complete`.
-        hole: As for `complete`.
-        box: Within the picture.
+    def complete(self, sources: Sequence[Source]) -> list[list[Patch]]:
+        """Completes pictures.
 
-    Returns:
-        (height, width, 3) float32 of the box, in [0, 1].
-    """
-    weight = next(network.parameters())
-    height, width = hole.shape
-    needed = region(box, height, width)
-    known, mask = (
-        torch.from_numpy(part).to(weight.device, weight.dtype).permute(2, 0, 1)[None]
-        for part in (to_unit(_cut(rgb, needed)), _cut(hole, needed)[..., None].astype(np.float32))
-    )
-    x = network.encode_input(known, mask).contiguous(memory_format=torch.channels_last)
-    rows, columns = layer_spans(box.rows, padded(height)), layer_spans(box.columns, padded(width))
-    for row, block, vertical, horizontal in zip(TABLE_2, network.layers, rows, columns, strict=True):
-        x = _run_layer(row, cast(ConvNormAct, block), x, vertical, horizontal)
-    return x[0].permute(1, 2, 0).float().cpu().numpy()
+        Returns:
+            For each picture the patches, whose holes do not overlap and together are its hole.
+        """
+        plans = [plan(hole) for _, hole in sources]
+        fills = iter(self.fill([(source, box) for source, boxes in zip(sources, plans, strict=True) for box in boxes]))
+        return [
+            [Patch(box, next(fills), hole[box.slices]) for box in boxes]
+            for (_, hole), boxes in zip(sources, plans, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def fill(self, parts: Sequence[tuple[Source, Box]]) -> list[NDArray[np.float32]]:
+        """Computes what the network would put into boxes of pictures; equal regions go through it together.
+
+        Args:
+            parts: Pictures, and a box within each.
+
+        Returns:
+            (height, width, 3) float32 of each box, in [0, 1].
+        """
+        alike: dict[Any, list[int]] = defaultdict(list)
+        for number, ((_, hole), box) in enumerate(parts):
+            alike[(region(box, *hole.shape).size, *_steps(box, *hole.shape))].append(number)
+        fills: dict[int, NDArray[np.float32]] = {}
+        for ((height, width), *steps), numbers in alike.items():
+            at_border = any(step.before or step.after for axis in steps for step in axis)
+            run_layers = _run_layers if at_border else self._run_layers
+            at_once = max(1, MAX_SIDE**2 // (height * width))
+            for begin in range(0, len(numbers), at_once):
+                batch = numbers[begin : begin + at_once]
+                x = torch.cat([self._encode(*parts[number]) for number in batch])
+                x = run_layers(self.network, x.contiguous(memory_format=torch.channels_last), *steps)
+                fills |= zip(batch, x.permute(0, 2, 3, 1).float().cpu().numpy(), strict=True)
+        return [fills[number] for number in range(len(parts))]
+
+    def _encode(self, source: Source, box: Box) -> Tensor:
+        """The first layer's input for a box."""
+        rgb, hole = source
+        weight = next(self.network.parameters())
+        needed = region(box, *hole.shape)
+        return self.network.encode_input(
+            *(
+                torch.from_numpy(part).to(weight.device, weight.dtype).permute(2, 0, 1)[None]
+                for part in (to_unit(_cut(rgb, needed)), _cut(hole, needed)[..., None].astype(np.float32))
+            )
+        )
 
 
 def _cut(picture: Any, box: Box) -> NDArray[Any]:
@@ -84,23 +122,38 @@ def _cut(picture: Any, box: Box) -> NDArray[Any]:
     return np.pad(part, beyond[: part.ndim], mode="edge") if inside != box else part
 
 
-def _run_layer(row: Row, block: ConvNormAct, x: Tensor, vertical: LayerSpan, horizontal: LayerSpan) -> Tensor:
+def _steps(box: Box, height: int, width: int) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """What each layer does along the rows and along the columns for a box of a picture."""
+    rows, columns = (
+        tuple(map(_step, TABLE_2, layer_spans(span, padded(length))))
+        for span, length in ((box.rows, height), (box.columns, width))
+    )
+    return rows, columns
+
+
+def _step(row: Row, span: LayerSpan) -> Step:
+    # Without padding, the first input of a deconvolution is the first tap of output 2 i - 1.
+    skip = span.output.begin - (2 * span.inside.begin - 1) if row.type == "deconv" else 0
+    return Step(span.inside.begin - span.needed.begin, span.needed.end - span.inside.end, skip, span.output.length)
+
+
+def _run_layers(network: CompletionNetwork, x: Tensor, rows: tuple[Step, ...], columns: tuple[Step, ...]) -> Tensor:
+    for block, vertical, horizontal in zip(network.layers, rows, columns, strict=True):
+        x = _run_layer(cast(ConvNormAct, block), x, vertical, horizontal)
+    return x
+
+
+def _run_layer(block: ConvNormAct, x: Tensor, vertical: Step, horizontal: Step) -> Tensor:
     """Runs a layer on just what is needed of its input, for just what is wanted of its output."""
     convolution = block.conv
     if isinstance(convolution, nn.ConvTranspose2d):
         y = functional.conv_transpose2d(x, convolution.weight, convolution.bias, stride=convolution.stride)
-        # Without padding, the first input is the first tap of output 2 i - 1.
-        top, left = (span.output.begin - (2 * span.inside.begin - 1) for span in (vertical, horizontal))
-        y = y[..., top : top + vertical.output.length, left : left + horizontal.output.length]
-        return cast(Tensor, block.act(block.norm(y)))
-    beyond = [
-        length
-        for span in (horizontal, vertical)
-        for length in (span.inside.begin - span.needed.begin, span.needed.end - span.inside.end)
-    ]
-    if any(beyond):
-        x = functional.pad(x, beyond)  # as the network pads at the picture's border
-    y = functional.conv2d(
-        x, convolution.weight, convolution.bias, stride=convolution.stride, dilation=convolution.dilation
-    )
+        y = y.narrow(2, vertical.skip, vertical.length).narrow(3, horizontal.skip, horizontal.length)
+    else:
+        beyond = [horizontal.before, horizontal.after, vertical.before, vertical.after]
+        if any(beyond):
+            x = functional.pad(x, beyond)
+        y = functional.conv2d(
+            x, convolution.weight, convolution.bias, stride=convolution.stride, dilation=convolution.dilation
+        )
     return cast(Tensor, block.act(block.norm(y)))

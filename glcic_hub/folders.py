@@ -1,17 +1,25 @@
-"""Completes a folder of pictures, one after the other, so that one that fails does not stop the rest."""
+"""Completes a folder of pictures on any number of devices; one that fails does not stop the rest."""
 
 from __future__ import annotations
 
+import os
+import time
 import warnings
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
 from glcic_hub.files import first_line
 from glcic_hub.picture_files import check_output, find_pictures, save_picture
 from glcic_hub.pipeline import Blend, GLCICPipeline, LargeHoles
+
+LONGEST_WAIT = timedelta(weeks=4)
+"""How long a process waits for those that have slower pictures."""
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".webp", ".tif", ".tiff"})
 
@@ -21,6 +29,27 @@ class Failure(NamedTuple):
 
     path: Path
     reason: str
+
+
+class Outcome(NamedTuple):
+    """What became of a folder, over all processes."""
+
+    completed: int  # pictures
+    kept: int  # were in the output folder already
+    failures: list[Failure]
+    seconds: float
+
+
+def join_processes() -> Accelerator:
+    """Joins the other processes if `accelerate launch` started several; gives this one's place and device.
+
+    Raises:
+        ValueError: There are several, and they cannot be joined.
+    """
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)])
+    if accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("several processes, and no GPUs; with ACCELERATE_USE_CPU=true they share the processor")
+    return accelerator
 
 
 def complete_folder(
@@ -33,8 +62,11 @@ def complete_folder(
     invert_mask: bool = False,
     large_holes: LargeHoles = "coarse_to_fine",
     overwrite: bool = False,
-) -> list[Failure]:
+) -> Outcome:
     """Completes every picture of a folder and its subfolders, with a progress bar.
+
+    What the output folder holds already is kept, so that a run that was stopped goes on. Under `accelerate launch`
+    each process completes its share of what is left.
 
     Args:
         pipe: What completes.
@@ -46,14 +78,15 @@ def complete_folder(
         blend: As for the pipeline.
         invert_mask: As for the pipeline.
         large_holes: As for the pipeline.
-        overwrite: Replace pictures that are in `output` already; otherwise they are kept and count as failed.
+        overwrite: Replace pictures that are in `output` already.
 
     Returns:
-        The pictures that failed; the others are completed.
+        What became of the pictures, the same on every process.
 
     Raises:
         FileNotFoundError: A folder does not exist.
-        ValueError: `images` holds no pictures, or `output` is the folder of the masks.
+        ValueError: `images` holds no pictures, `output` is the folder of the masks, or there are several processes
+            that cannot be joined.
     """
     if not output.is_dir():
         raise FileNotFoundError(f"the output folder {output} does not exist; make it first")
@@ -65,29 +98,46 @@ def complete_folder(
     mask_of = _masks_by_name(masks) if masks is not None and masks.is_dir() else None
     results = {path: output / _lossless_name(path.relative_to(images)) for path in paths}
     times_used = Counter(results.values())
-    failures = []
-    for path, result in tqdm(results.items(), unit="picture"):
-        try:
-            if times_used[result] > 1:
-                raise ValueError(f"several pictures would become {result}; rename them")
-            mask = masks
-            if mask_of is not None:
-                name = path.relative_to(images).with_suffix("")
-                if len(mask_of.get(name, ())) != 1:
-                    found = "several masks" if name in mask_of else "no mask"
-                    raise ValueError(f"{masks} holds {found} called {name}")
-                mask = mask_of[name][0]
-            result.parent.mkdir(parents=True, exist_ok=True)
-            check_output(result, overwrite=overwrite)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
-                completed = pipe(path, mask, blend=blend, invert_mask=invert_mask, large_holes=large_holes)
-            for warning in caught:
-                warnings.warn(f"{path}: {warning.message}", stacklevel=2)
-            save_picture(completed, result, overwrite=overwrite)
-        except (ValueError, OSError, MemoryError) as error:
-            failures.append(Failure(path, first_line(error)))
-    return failures
+    left = {
+        path: result
+        for path, result in results.items()
+        if overwrite or times_used[result] > 1 or not result.exists() or result.samefile(path)
+    }
+    accelerator = join_processes()
+    # The main process's view counts for all: another's may have changed by what the first have completed.
+    left = broadcast_object_list([left])[0]
+    begin = time.perf_counter()
+    completed = 0
+    failures: list[Failure] = []
+    with accelerator.split_between_processes(list(left.items())) as own:
+        for path, result in tqdm(own, unit="picture", disable=not accelerator.is_main_process):
+            try:
+                if times_used[result] > 1:
+                    raise ValueError(f"several pictures would become {result}; rename them")
+                mask = masks
+                if mask_of is not None:
+                    name = path.relative_to(images).with_suffix("")
+                    if len(mask_of.get(name, ())) != 1:
+                        found = "several masks" if name in mask_of else "no mask"
+                        raise ValueError(f"{masks} holds {found} called {name}")
+                    mask = mask_of[name][0]
+                result.parent.mkdir(parents=True, exist_ok=True)
+                check_output(result, overwrite=overwrite)
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always", UserWarning)
+                    picture = pipe(path, mask, blend=blend, invert_mask=invert_mask, large_holes=large_holes)
+                for warning in caught:
+                    warnings.warn(f"{path}: {warning.message}", stacklevel=2)
+                save_picture(picture, result, overwrite=overwrite)
+                completed += 1
+            except (ValueError, OSError, MemoryError) as error:
+                failures.append(Failure(path, first_line(error)))
+    return Outcome(
+        sum(gather_object([completed])),
+        len(results) - len(left),
+        gather_object(failures),
+        time.perf_counter() - begin,
+    )
 
 
 def _masks_by_name(folder: Path) -> dict[Path, list[Path]]:

@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from glcic_hub.completion import complete, complete_box
+from glcic_hub.completion import Completer
 from glcic_hub.images import LEAST_SIDE, Patch, PilPixels, Pixels, to_unit
-from glcic_hub.networks import CompletionNetwork
-from glcic_hub.support import REACH, Box, bounds, plan
+from glcic_hub.support import REACH, bounds, plan
 
 COARSE_THICKNESS = 128
 """Holes are made at most so thick in the smaller copy, in pixels: as large as the paper trains with."""
@@ -24,8 +23,8 @@ def out_of_reach(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which pixels of a hole have nothing known within 150 pixels to any side: (H, W) boolean."""
     far = np.zeros_like(hole)
     box = bounds(hole)
-    if min(box.bottom - box.top, box.right - box.left) > REACH:
-        window = (slice(max(box.top - 1, 0), box.bottom + 1), slice(max(box.left - 1, 0), box.right + 1))
+    if min(box.size) > REACH:
+        window = box.grown(1, *hole.shape).slices
         # Beyond the picture there is nothing known, which is how OpenCV erodes at the border.
         kernel = np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8)
         far[window] = cv2.erode(hole[window].astype(np.uint8), kernel) > 0
@@ -33,7 +32,7 @@ def out_of_reach(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def complete_coarse_to_fine(
-    network: CompletionNetwork, rgb: Pixels | PilPixels, hole: NDArray[np.bool_], far: NDArray[np.bool_]
+    completer: Completer, rgb: Pixels | PilPixels, hole: NDArray[np.bool_], far: NDArray[np.bool_]
 ) -> list[Patch]:
     """Completes a picture of which holes are too large for the network.
 
@@ -41,13 +40,13 @@ def complete_coarse_to_fine(
     picture goes over into it. Other holes are completed as always.
 
     Args:
-        network: As for `completion.complete`.
-        rgb: As for `completion.complete`.
+        completer: Does the completing.
+        rgb: (H, W, 3) uint8, or float32 in [0, 1].
         hole: (H, W) boolean.
         far: `out_of_reach(hole)`, not empty.
 
     Returns:
-        As `completion.complete`.
+        Patches whose holes do not overlap and together are the hole.
     """
     _, labels = cv2.connectedComponents(hole.astype(np.uint8))
     large = np.isin(labels, np.unique(labels[far]))
@@ -55,26 +54,24 @@ def complete_coarse_to_fine(
     depth = cv2.distanceTransform(np.ascontiguousarray(hole).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)
     inner = large & (depth >= RIM)
     scale = 2 ** math.ceil(math.log2(2 * float(depth[large].max()) / COARSE_THICKNESS))
-    margin = REACH * scale
-    height, width = hole.shape
-    bottom, right = min(box.bottom + margin, height), min(box.right + margin, width)
-    window = Box(max(box.top - margin, 0), max(box.left - margin, 0), bottom, right)
-    coarse = _complete_smaller(network, to_unit(rgb[window.slices]), hole[window.slices], scale)
+    window = box.grown(REACH * scale, *hole.shape)
+    coarse = _complete_smaller(completer, to_unit(rgb[window.slices]), hole[window.slices], scale)
 
     patches = [Patch(window, coarse, inner[window.slices])]
     rim = large & ~inner
-    for part in plan(rim):
-        share = (depth[part.slices] / RIM).clip(0, 1).astype(np.float32)[..., None]
-        fill = complete_box(network, rgb, hole, part)
-        below = coarse[part.shifted(-window.top, -window.left).slices]
-        patches.append(Patch(part, (1 - share) * fill + share * below, rim[part.slices]))
     others = hole & ~large
-    patches += [Patch(part, complete_box(network, rgb, hole, part), others[part.slices]) for part in plan(others)]
+    parts = [(part, rim) for part in plan(rim)] + [(part, others) for part in plan(others)]
+    fills = completer.fill([((rgb, hole), part) for part, _ in parts])
+    for (part, inside), fill in zip(parts, fills, strict=True):
+        if inside is rim:
+            share = (depth[part.slices] / RIM).clip(0, 1).astype(np.float32)[..., None]
+            fill = (1 - share) * fill + share * coarse[part.shifted(-window.top, -window.left).slices]
+        patches.append(Patch(part, fill, inside[part.slices]))
     return patches
 
 
 def _complete_smaller(
-    network: CompletionNetwork, image: NDArray[np.float32], hole: NDArray[np.bool_], scale: int
+    completer: Completer, image: NDArray[np.float32], hole: NDArray[np.bool_], scale: int
 ) -> NDArray[np.float32]:
     """Completes a picture in a copy `scale` times smaller, and brings that back to the picture's size."""
     height, width = hole.shape
@@ -85,6 +82,6 @@ def _complete_smaller(
     # A pixel of the copy is known if there is anything known in it, however thin the rim.
     gap = weight < 1e-6
     copy = np.where(gap[..., None], 0, total / np.maximum(weight, 1e-6)[..., None]).astype(np.float32)
-    for box, fill, inside in complete(network, copy, gap):
+    for box, fill, inside in completer.complete([(copy, gap)])[0]:
         copy[box.slices][inside] = fill[inside]
     return cv2.resize(copy, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 1)

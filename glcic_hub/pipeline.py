@@ -6,23 +6,23 @@ import warnings
 from collections.abc import Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glcic_hub.blending import BLEND_MARGIN, blend_poisson
-from glcic_hub.completion import best_dtype, complete
+from glcic_hub.blending import blend_patches
+from glcic_hub.completion import Completer, best_dtype
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import first_line
 from glcic_hub.hub import load_model, save_model
-from glcic_hub.images import Patch, Picture, PictureLike, PilPixels, Pixels, open_picture, to_unit
+from glcic_hub.images import OpenedPicture, Patch, Picture, PictureLike, open_picture
 from glcic_hub.large_holes import complete_coarse_to_fine, out_of_reach
 from glcic_hub.masks import open_mask, transparent_pixels
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
-from glcic_hub.support import REACH, Box
+from glcic_hub.support import REACH
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,6 +41,9 @@ class Settings(TypedDict, total=False):
     invert_mask: bool
     large_holes: LargeHoles
 
+
+AT_ONCE = 8
+"""Pictures of a list that are open at the same time; equal regions of theirs go through the network together."""
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -81,7 +84,8 @@ class GLCICPipeline:
             torch.zeros((), device=self.device).item()  # fails on a device that cannot compute
             self.dtype = best_dtype(self.device) if dtype == "auto" else dtype
             folded = folded.to(self.device, self.dtype)
-            self._folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._completer = Completer(folded)
         except (RuntimeError, AssertionError, ImportError) as error:  # torch raises any for a device it lacks
             raise ValueError(f"cannot use the device {str(device)!r}: {first_line(error)}") from None
 
@@ -115,6 +119,13 @@ class GLCICPipeline:
             OSError: The folder cannot be made or written.
         """
         save_model(Path(folder), self.config, self.network)
+
+    def compile(self) -> None:
+        """Compiles the network at its next use (`torch.compile`): minutes once, for calls that are faster on a GPU.
+
+        Regions at the picture's border, where the network pads by amounts that differ, run as they did.
+        """
+        self._completer.compile()
 
     @overload
     def __call__(self, image: PathOrPil, mask: Masks = ..., **settings: Unpack[Settings]) -> Image.Image: ...
@@ -169,75 +180,74 @@ class GLCICPipeline:
             raise ValueError(f'blend must be "none" or "poisson", not {blend!r}')
         if large_holes not in ("coarse_to_fine", "direct"):
             raise ValueError(f'large_holes must be "coarse_to_fine" or "direct", not {large_holes!r}')
-        if not isinstance(image, (list, tuple)):
-            return self._complete_one(image, mask, blend, invert_mask, large_holes)
-        masks = list(mask) if isinstance(mask, (list, tuple)) else [mask] * len(image)
-        if len(masks) != len(image):
+        listed = isinstance(image, (list, tuple))
+        images = list(image) if isinstance(image, (list, tuple)) else [image]
+        masks = list(mask) if isinstance(mask, (list, tuple)) and listed else [mask] * len(images)
+        if len(masks) != len(images):
             raise ValueError(
-                f"{len(image)} images and {len(masks)} masks; give one mask for each image, or one for all"
+                f"{len(images)} images and {len(masks)} masks; give one mask for each image, or one for all"
             )
-        settings = map(repeat, (blend, invert_mask, large_holes))
-        return list(map(self._complete_one, image, masks, *settings))
+        completed: list[Picture] = []
+        for begin in range(0, len(images), AT_ONCE):
+            chunk = slice(begin, begin + AT_ONCE)
+            settings = repeat(invert_mask), repeat(large_holes)
+            opened = list(map(_open, images[chunk], masks[chunk], *settings))
+            for one, patches in zip(opened, self._complete(opened), strict=True):
+                if blend == "poisson":
+                    patches = blend_patches(one.picture.rgb, patches, one.hole)
+                completed.append(one.picture.put(patches, one.opaque))
+        return completed if listed else completed[0]
 
-    def _complete_one(
-        self, image: Any, mask: Any, blend: Blend, invert_mask: bool, large_holes: LargeHoles
-    ) -> Picture:
-        if mask is None and invert_mask:
-            raise ValueError("there is no mask to invert: none was given")
-        picture = open_picture(image)
-        hole = transparent_pixels(picture) if mask is None else open_mask(mask, invert=invert_mask)
-        height, width = picture.rgb.shape[:2]
-        if hole.shape != (height, width):
-            raise ValueError(
-                f"the image is {width}x{height} pixels as displayed and the mask {hole.shape[1]}x{hole.shape[0]}; "
-                "they must be equal"
-            )
-        hint = (
-            "; if black marks the hole, invert the mask (invert_mask=True, --invert-mask)" if mask is not None else ""
-        )
-        if hole.all():
-            raise ValueError(f"the mask covers the whole image, so there is nothing to complete it from{hint}")
-        if not hole.any():
-            warnings.warn(f"the mask is empty, so the image is returned unchanged{hint}", stacklevel=3)
-            return picture.put([], False)
-        far = out_of_reach(hole)
-        too_large = bool(far.any())
-        if too_large and large_holes == "direct":
-            warnings.warn(
-                f"{far.sum() / hole.sum():.0%} of the hole is farther than {REACH} pixels from anything known, "
-                "and comes out as a blot; complete it coarse to fine",
-                stacklevel=3,
-            )
-        patches = self._complete_rgb(picture.rgb, hole, far if too_large and large_holes != "direct" else None)
-        if blend == "poisson":
-            patches = [_blend(picture.rgb, patches, hole)]
-        return picture.put(patches, mask is None)
-
-    def _complete_rgb(
-        self, rgb: Pixels | PilPixels, hole: NDArray[np.bool_], far: NDArray[np.bool_] | None
-    ) -> list[Patch]:
+    def _complete(self, opened: Sequence[_Opened]) -> list[list[Patch]]:
+        """Completes the ordinary holes of several pictures together, and pictures with larger ones by themselves."""
         try:
-            if far is not None:
-                return complete_coarse_to_fine(self._folded, rgb, hole, far)
-            return complete(self._folded, rgb, hole)
+            ordinary = iter(
+                self._completer.complete([(one.picture.rgb, one.hole) for one in opened if one.far is None])
+            )
+            return [
+                next(ordinary)
+                if one.far is None
+                else complete_coarse_to_fine(self._completer, one.picture.rgb, one.hole, one.far)
+                for one in opened
+            ]
         except RuntimeError as error:  # torch has an exception of its own for the GPU's memory, none for the CPU's
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
-            size = f"{rgb.shape[1]}x{rgb.shape[0]}"
-            raise MemoryError(f"not enough memory on {self.device} for a picture of {size} pixels") from None
+            sizes = ", ".join(f"{one.hole.shape[1]}x{one.hole.shape[0]}" for one in opened)
+            raise MemoryError(f"not enough memory on {self.device} for a picture of {sizes} pixels") from None
 
 
-def _blend(rgb: Pixels | PilPixels, patches: Sequence[Patch], hole: NDArray[np.bool_]) -> Patch:
-    """Blends all patches into their surroundings (sec. 3.5); takes the memory of the hole's bounding box."""
-    height, width = hole.shape
-    top, left = (min(patch.box[side] for patch in patches) for side in (0, 1))
-    bottom, right = (max(patch.box[side] for patch in patches) for side in (2, 3))
-    window = Box(
-        max(top - BLEND_MARGIN, 0), max(left - BLEND_MARGIN, 0),
-        min(bottom + BLEND_MARGIN, height), min(right + BLEND_MARGIN, width),
-    )  # fmt: skip
-    known = to_unit(rgb[window.slices])
-    completed = known.copy()
-    for box, fill, inside in patches:
-        completed[box.shifted(-window.top, -window.left).slices][inside] = fill[inside]
-    return Patch(window, blend_poisson(known, completed, hole[window.slices]), hole[window.slices])
+class _Opened(NamedTuple):
+    """A picture and what is to be completed of it."""
+
+    picture: OpenedPicture
+    hole: NDArray[np.bool_]
+    far: NDArray[np.bool_] | None  # pixels for which the network needs a smaller copy, if there are any
+    opaque: bool  # what is completed becomes opaque
+
+
+def _open(image: Any, mask: Any, invert_mask: bool, large_holes: LargeHoles) -> _Opened:
+    if mask is None and invert_mask:
+        raise ValueError("there is no mask to invert: none was given")
+    picture = open_picture(image)
+    hole = transparent_pixels(picture) if mask is None else open_mask(mask, invert=invert_mask)
+    height, width = picture.rgb.shape[:2]
+    if hole.shape != (height, width):
+        raise ValueError(
+            f"the image is {width}x{height} pixels as displayed and the mask {hole.shape[1]}x{hole.shape[0]}; "
+            "they must be equal"
+        )
+    hint = "; if black marks the hole, invert the mask (invert_mask=True, --invert-mask)" if mask is not None else ""
+    if hole.all():
+        raise ValueError(f"the mask covers the whole image, so there is nothing to complete it from{hint}")
+    if not hole.any():
+        warnings.warn(f"the mask is empty, so the image is returned unchanged{hint}", stacklevel=3)
+        return _Opened(picture, hole, None, False)
+    far = out_of_reach(hole)
+    if far.any() and large_holes == "direct":
+        warnings.warn(
+            f"{far.sum() / hole.sum():.0%} of the hole is farther than {REACH} pixels from anything known, "
+            "and comes out as a blot; complete it coarse to fine",
+            stacklevel=3,
+        )
+    return _Opened(picture, hole, far if far.any() and large_holes != "direct" else None, mask is None)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import scipy.ndimage
 from numpy.typing import NDArray
 
 from glcic_hub.networks.table_2 import PAPER_WIDTH, STRIDE, TABLE_2, Row
@@ -53,6 +54,23 @@ class Box(NamedTuple):
     def slices(self) -> tuple[slice, slice]:
         """What cuts the box out of an array (H, W, ...)."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.bottom - self.top, self.right - self.left
+
+    def grown(self, margin: int, height: int, width: int) -> Box:
+        """The box with a margin around it, as far as that lies in a picture."""
+        return self._replace(
+            top=max(self.top - margin, 0), left=max(self.left - margin, 0),
+            bottom=min(self.bottom + margin, height), right=min(self.right + margin, width),
+        )  # fmt: skip
+
+    def common(self, other: Box) -> Box:
+        """What two boxes have in common; of no height or width if that is nothing."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        return Box(top, left, max(top, min(self.bottom, other.bottom)), max(left, min(self.right, other.right)))
 
     def shifted(self, down: int, right: int) -> Box:
         """The box so many pixels further down and to the right."""
@@ -180,6 +198,25 @@ def plan(hole: NDArray[np.bool_]) -> list[Box]:
     return _Planner(hole, blocks).boxes(Box(0, 0, *blocks.shape))
 
 
+def groups(hole: NDArray[np.bool_]) -> Iterator[tuple[Box, NDArray[np.bool_]]]:
+    """Divides a hole into parts that are more than 16 pixels apart.
+
+    Args:
+        hole: (H, W) boolean.
+
+    Yields:
+        The bounding box of a part, and which pixels of the box belong to it: (height, width) boolean.
+    """
+    labels, _ = scipy.ndimage.label(_blocks(hole), structure=np.ones((3, 3)))
+    for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), start=1):
+        own = (labels[rows, columns] == number).repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
+        top, left = rows.start * BLOCK, columns.start * BLOCK
+        part = hole[top : top + own.shape[0], left : left + own.shape[1]]
+        part = part & own[: part.shape[0], : part.shape[1]]
+        box = bounds(part)
+        yield box.shifted(top, left), part[box.slices]
+
+
 def _blocks(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which blocks of 16x16 pixels have pixels of the hole."""
     height, width = hole.shape
@@ -202,7 +239,7 @@ class _Planner:
         area = self._shrink(area)
         whole = self._tight(area)
         cost = self._cost(whole)
-        too_large = max(whole.bottom - whole.top, whole.right - whole.left) > MAX_SIDE
+        too_large = max(whole.size) > MAX_SIDE
         if not too_large and self._part(area).all():
             return [whole]
         pairs = [(self._shrink(one), self._shrink(other)) for one, other in self._cuts(area)]
@@ -220,7 +257,7 @@ class _Planner:
 
     def _halves(self, area: Box) -> tuple[Box, Box]:
         """Cuts the longer side so that what will be cut further comes out in equal parts."""
-        rows, columns = area.bottom - area.top, area.right - area.left
+        rows, columns = area.size
         count = -(-max(rows, columns) * BLOCK // MAX_SIDE)
         if rows > columns:
             cut = area.top + rows * (count // 2) // count

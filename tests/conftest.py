@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,14 @@ from PIL import Image
 
 from glcic_hub import GLCICConfig, GLCICPipeline
 from glcic_hub.networks import CompletionNetwork
+
+ROOT = Path(__file__).parent.parent
+
+# With `--cpu --num_processes 2` Accelerate starts a single process, unless there is MPI.
+LAUNCH_TWO = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+LAUNCH_TWO += ["--num_machines", "1", "--dynamo_backend", "no"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
+TWO_PROCESSES = {**ENVIRONMENT, "OMP_NUM_THREADS": "1"}
 
 MEAN_PIXEL = (0.5, 0.4, 0.3)
 CONFIG = GLCICConfig(width=4, mean_pixel=MEAN_PIXEL, image_size=32, patch_size=16)

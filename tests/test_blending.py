@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from glcic_hub.blending import blend_poisson, fast_marching
+from glcic_hub.blending import blend_patches, blend_poisson, fast_marching
+from glcic_hub.images import Patch
+from glcic_hub.support import plan
 from tests.conftest import make_photo
 
 HEIGHT, WIDTH = 24, 31
@@ -90,6 +92,28 @@ def test_a_shift_of_colour_is_taken_out() -> None:
     hole[20:45, 15:40] = True
     shifted = image + np.array([0.2, -0.1, 0.05], np.float32)
     assert np.abs(blend_poisson(image, shifted, hole) - image)[hole].max() < 0.03
+
+
+def test_holes_far_apart_are_blended_by_themselves() -> None:
+    """In windows of their own, one inside the other included; the result is that of all at once."""
+    random = np.random.default_rng(0)
+    rgb, fill = (make_photo(160, 230, seed).astype(np.float32) / np.float32(255) for seed in (1, 2))
+    hole = np.zeros((160, 230), bool)
+    hole[3:150, 5:140] = True
+    hole[12:140, 14:130] = False  # a ring, in which there is a hole
+    hole[60:80, 60:90] = True
+    hole[70:74, 89:98] = True
+    hole[100:160, 200:230] = True
+    hole[random.integers(0, 60, 20), random.integers(180, 230, 20)] = True
+    patches = [Patch(box, fill[box.slices], hole[box.slices]) for box in plan(hole)]
+    blended = blend_patches(rgb, patches, hole)
+    assert len(blended) >= 4
+    result, times = rgb.copy(), np.zeros((160, 230), int)
+    for box, values, inside in blended:
+        result[box.slices][inside] = values[inside]
+        times[box.slices] += inside
+    assert np.array_equal(times, hole)
+    assert np.abs(result - blend_poisson(rgb, np.where(hole[..., None], fill, rgb), hole)).max() < 1 / 255 / 4
 
 
 def test_arguments_are_not_touched() -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.cli import main
-from tests.conftest import make_hole, make_photo
+from tests.conftest import LAUNCH_TWO, TWO_PROCESSES, make_hole, make_photo
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -192,8 +192,8 @@ def test_folders_that_overlap(run: Run, tmp_path: Path, mask_file: Path) -> None
 
 def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
     """Masks by name, subfolders, one that fails and the rest that goes on, exit code 1."""
-    images, masks, out = (tmp_path / name for name in ("images", "masks", "out"))
-    for folder in (images / "deep", masks / "deep", out):
+    images, masks, results = (tmp_path / name for name in ("images", "masks", "results"))
+    for folder in (images / "deep", masks / "deep", results):
         folder.mkdir(parents=True)
     for index, name in enumerate(["a.png", "b.webp", "deep/c.jpg", "d.png", "e.bmp"]):
         Image.fromarray(make_photo(46, 61, seed=index)).save(images / name, quality=100, lossless=True)
@@ -201,20 +201,45 @@ def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
     (images / "b.webp").rename(images / "b.webp.txt")  # no picture: passed over
     (masks / "d.png").unlink()
     (images / "e.bmp").write_text("broken")
-    code, _, err = run(images, masks, "-o", out)
+    code, out, err = run(images, masks, "-o", results)
     assert code == 1
     lines = [line for line in err.splitlines() if line.startswith("glcic")]
-    assert len(lines) == 3
+    assert len(lines) == 3 and re.search(r"^completed 2 pictures in [\d.]+ s, [\d.]+ a second$", out, re.MULTILINE)
     assert "d.png" in lines[0] and "no mask called d" in lines[0]
     assert "e.bmp" in lines[1] and "not a picture" in lines[1]
     assert lines[2] == "glcic: 2 pictures failed"
-    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.*")) == ["a.png", "deep/c.png"]
+    assert sorted(str(path.relative_to(results)) for path in results.rglob("*.*")) == ["a.png", "deep/c.png"]
     expected = pipe(images / "deep" / "c.jpg", masks / "deep" / "c.png")
-    assert np.array_equal(pixels(out / "deep" / "c.png"), np.asarray(expected))
+    assert np.array_equal(pixels(results / "deep" / "c.png"), np.asarray(expected))
 
-    kept = (out / "a.png").read_bytes()
-    code, _, err = run(images, masks, "-o", out)
-    assert code == 1 and err.count("exists and is kept") == 2 and (out / "a.png").read_bytes() == kept
+    (images / "e.bmp").unlink()
+    Image.fromarray(make_hole(46, 61)).save(masks / "d.png")
+    kept = (results / "a.png").stat()
+    code, out, err = run(images, masks, "-o", results)
+    assert code == 0 and "completed 1 pictures" in out and "kept 2 that" in out
+    assert (results / "a.png").stat() == kept and (results / "d.png").exists()
+
+
+def test_a_folder_on_two_processes(tmp_path: Path, mask_file: Path, model_folder: Path) -> None:
+    """Each completes its share of what is left, one that fails is told of once, the figures are those of both."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "out").mkdir()
+    for index in range(7):
+        Image.fromarray(make_photo(46, 61, seed=index)).save(tmp_path / "images" / f"{index}.png")
+    (tmp_path / "images" / "5.png").write_text("broken")
+    (tmp_path / "out" / "0.png").write_text("of an earlier run")
+    command = ["-m", "glcic_hub", "complete", tmp_path / "images", mask_file, "-o", tmp_path / "out"]
+    done = subprocess.run(
+        [*LAUNCH_TWO, "--mixed_precision", "no", *map(str, [*command, "--model", model_folder])],
+        capture_output=True, text=True, timeout=300, check=False, env=TWO_PROCESSES,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout.count("completed 5 pictures in") == 1 and done.stdout.count("kept 1 that") == 1
+    assert done.stderr.count("not a picture") == 1 and "glcic: 1 pictures failed" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        f"{index}.png" for index in (0, 1, 2, 3, 4, 6)
+    ]
+    assert (tmp_path / "out" / "0.png").read_text() == "of an earlier run"
 
 
 def test_folder_with_one_mask_for_all(run: Run, tmp_path: Path, mask_file: Path) -> None:

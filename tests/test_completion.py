@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+from typing import cast
+
 import cv2
 import numpy as np
 import pytest
@@ -10,10 +14,11 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from glcic_hub.completion import complete, complete_box
+from glcic_hub.completion import Completer
 from glcic_hub.images import to_unit
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 from glcic_hub.networks.completion import composite
+from glcic_hub.networks.layers import ConvNormAct
 from glcic_hub.support import Box, multiply_adds
 from tests.conftest import make_network
 
@@ -62,11 +67,53 @@ def test_regions_equal_the_full_frame(part: int) -> None:
         network = networks[case % 2]
         whole = complete_full_frame(network, rgb, hole)
         regions = to_unit(rgb)
-        for box, fill, in_hole in complete(network, rgb, hole):
+        for box, fill, in_hole in Completer(network).complete([(rgb, hole)])[0]:
             assert np.array_equal(in_hole, hole[box.slices])
             regions[box.slices][in_hole] = fill[in_hole]
         assert np.abs(whole - regions).max() <= 2e-5
         assert np.abs(np.rint(whole * 255) - np.rint(regions * 255)).max() <= 1
+
+
+def test_pictures_together() -> None:
+    """Equal regions of several pictures go through the network at once, others by themselves."""
+    completer = Completer(fold_batch_norm(make_network()))
+    random = np.random.default_rng(0)
+    sources = []
+    for left in (200, 204, 201, 200, 0, 200):
+        hole = np.zeros((500, 500), bool)
+        hole[200:230, left : left + 40] = True
+        hole[20:50, 420:460] = left == 0
+        sources.append((random.integers(0, 256, (500, 500, 3), np.uint8), hole))
+    batches = []
+    first_layer = cast(ConvNormAct, completer.network.layers[0])
+    first_layer.act.register_forward_hook(lambda _module, _inputs, output: batches.append(len(output)))
+    together = completer.complete(sources)
+    assert batches == [4, 1, 1, 1]  # 204 is 200 again, as positions count modulo 4
+    for source, patches in zip(sources, together, strict=True):
+        (alone,) = completer.complete([source])
+        assert [patch.box for patch in patches] == [patch.box for patch in alone]
+        for one, other in zip(patches, alone, strict=True):
+            assert np.array_equal(one.hole, other.hole)
+            np.testing.assert_allclose(one.fill, other.fill, atol=2e-6)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a processor")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of torch's own calls of itself
+def test_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The same result, also at the border; no compilation for each size."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    network = fold_batch_norm(make_network())
+    plain, compiled = Completer(network), Completer(network)
+    compiled.compile()
+    random = np.random.default_rng(0)
+    rgb = random.integers(0, 256, (600, 620, 3), np.uint8)
+    torch._dynamo.utils.counters.clear()
+    for top, left, height, width in ((200, 200, 40, 50), (209, 206, 33, 57), (0, 30, 20, 20), (215, 218, 70, 64)):
+        hole = np.zeros((600, 620), bool)
+        hole[top : top + height, left : left + width] = True
+        ((expected,),), ((patch,),) = plain.complete([(rgb, hole)]), compiled.complete([(rgb, hole)])
+        np.testing.assert_allclose(patch.fill, expected.fill, atol=2e-6)
+    assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
 
 
 @pytest.mark.parametrize(
@@ -76,7 +123,8 @@ def test_the_plan_predicts_the_cost(box: Box) -> None:
     """Against PyTorch's own counter, which counts a multiply-add as two operations."""
     network = fold_batch_norm(make_network())
     with FlopCounterMode(display=False) as counter:
-        fill = complete_box(network, np.zeros((397, 401, 3), np.uint8), np.zeros((397, 401), bool), box)
-    assert fill.shape == (box.bottom - box.top, box.right - box.left, 3)
+        source = np.zeros((397, 401, 3), np.uint8), np.zeros((397, 401), bool)
+        (fill,) = Completer(network).fill([(source, box)])
+    assert fill.shape == (*box.size, 3)
     predicted = multiply_adds(box, 397, 401, network_width=4)
     assert counter.get_total_flops() / 2 == pytest.approx(predicted, rel=0.01)

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from skimage import data
 
 from glcic_hub import GLCICPipeline
+from glcic_hub.blending import blend_patches
 from glcic_hub.evaluation import hole_metrics
 from glcic_hub.images import Patch
 from glcic_hub.large_holes import out_of_reach
-from glcic_hub.pipeline import _blend
 from glcic_hub.support import REACH, Box
 
 
@@ -93,8 +93,8 @@ def test_blending_takes_of_each_patch_what_it_completes() -> None:
     left[:, :10] = True
     ramp = np.linspace(0.2, 0.8, 20, dtype=np.float32)[:, None, None] * np.ones((20, 20, 3), np.float32)
     patches = [Patch(box, ramp, left), Patch(box, 1 - ramp, ~left)]
-    first, second = (_blend(rgb, order, hole).fill for order in (patches, patches[::-1]))
-    assert np.array_equal(first, second)
+    (first,), (second,) = (blend_patches(rgb, order, hole) for order in (patches, patches[::-1]))
+    assert np.array_equal(first.fill, second.fill)
 
 
 def test_unknown_ways_are_refused(pretrained: GLCICPipeline) -> None:

@@ -26,18 +26,12 @@ from glcic_hub import GLCICPipeline
 from glcic_hub.hub import load_discriminator
 from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.trainer import train
-from tests.conftest import MEAN_PIXEL, make_hole, make_photo
+from tests.conftest import ENVIRONMENT, LAUNCH_TWO, MEAN_PIXEL, ROOT, TWO_PROCESSES, make_hole, make_photo
 from tests.local_hub import TOKEN, serve_hub
 from tests.ranks import step_once_in_evaluation_mode
 from tests.training_parts import SMALL, make_photographs
 
-ROOT = Path(__file__).parents[1]
 SCRIPT = str(ROOT / "train_accelerate.py")
-LAUNCHER = [sys.executable, "-m", "accelerate.commands.launch"]
-# With `--cpu --num_processes 2` Accelerate starts a single process, unless there is MPI.
-LAUNCH_TWO = [*LAUNCHER, "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--dynamo_backend", "no"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"}
-TWO_PROCESSES = {**ENVIRONMENT, "OMP_NUM_THREADS": "1"}
 QUIET: dict[str, Any] = {"workers": 0, "trackers": ()}
 
 

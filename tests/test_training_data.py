@@ -28,9 +28,9 @@ from glcic_hub.training.photographs import (
     open_photographs,
     open_rgb,
 )
+from tests.conftest import ROOT
 from tests.training_parts import SMALL, make_photographs
 
-ROOT = Path(__file__).parents[1]
 KEYS = ("image", "hole", "other_hole")
 
 
@@ -112,6 +112,7 @@ import multiprocessing, subprocess, sys
 from pathlib import Path
 from glcic_hub.training.data import load_batches
 from glcic_hub.training.photographs import Folder
+from tests.conftest import ROOT
 from tests.training_parts import SMALL
 photographs = Folder(Path(sys.argv[1]))
 loader = load_batches(photographs, SMALL, workers=1)
