@@ -11,7 +11,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from glcic_hub.images import Patch, PilPixels, Pixels, to_unit
-from glcic_hub.support import groups
+from glcic_hub.support import far_apart
 
 TELEA_RADIUS = 3
 """Radius in pixels of the neighbourhood that the fast marching method looks at; OpenCV's examples' value."""
@@ -35,14 +35,15 @@ def blend_patches(rgb: Pixels | PilPixels, patches: Sequence[Patch], hole: NDArr
         A patch for each part of the hole that is too far from the others for blending to mix them.
     """
     blended = []
-    for box, part in groups(hole):
+    for box in far_apart(hole):
         window = box.grown(BLEND_MARGIN, *hole.shape)
-        within = np.zeros(window.size, bool)
-        within[box.shifted(-window.top, -window.left).slices] = part
+        within = hole[window.slices]
         known = to_unit(rgb[window.slices])
         completed = known.copy()
         for place, fill, inside in patches:
             common = place.common(window)
+            if not all(common.size):
+                continue
             in_window, in_patch = (common.shifted(-of.top, -of.left).slices for of in (window, place))
             completed[in_window][inside[in_patch]] = fill[in_patch][inside[in_patch]]
         blended.append(Patch(window, blend_poisson(known, completed, within), within))

@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_complete(commands.add_parser("complete", help="complete a picture, or a folder of pictures"))
     _add_train(commands.add_parser("train", help="train the networks on a folder of photographs"))
+    _add_bench(commands.add_parser("bench", help="measure what completion costs on this machine"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model next to baselines"))
     return parser
 
@@ -154,7 +155,8 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
             print(f"kept {outcome.kept} that {options.output} held already; --overwrite replaces them")
         if outcome.failures:
             _say(f"{len(outcome.failures)} pictures failed")
-    return FAILED if outcome.failures else OK
+    # Accelerate's launcher stops all processes as soon as one fails, and the main one may still be writing.
+    return FAILED if outcome.failures and accelerator.is_main_process else OK
 
 
 def _pipeline(options: argparse.Namespace) -> GLCICPipeline:
@@ -268,6 +270,35 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the holes (default: 0)")
     _add_model(parser)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_bench)
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="existing; tables and a plot"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a CUDA GPU if there is one)")
+    parser.add_argument("--width", type=int, metavar="N", help="base width (default: the paper's)")
+    parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="sides of pictures")
+    parser.add_argument("--hole-sizes", type=int, nargs="+", metavar="N", help="sides of holes")
+    parser.add_argument(
+        "--full-frame-up-to", type=int, metavar="N", help="larger whole pictures take minutes (default: 1024)"
+    )
+    parser.add_argument("--runs", type=int, metavar="N", help="of each kind, in turns (default: 5)")
+    parser.add_argument("--compile", action="store_true", help="measure the compiled network, too")
+
+
+def _bench(options: argparse.Namespace) -> int:
+    try:
+        from glcic_hub.benchmark import benchmark
+
+        names = ("width", "device", "sizes", "hole_sizes", "full_frame_up_to", "runs")
+        given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+        tables = benchmark(options.output, compile=options.compile, **given)
+    except ModuleNotFoundError as error:
+        raise ValueError(f'the benchmark needs {error.name}: pip install "glcic-hub[bench]"') from None
+    print(tables, end="")
+    return OK
 
 
 def _evaluate(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from glcic_hub.files import first_line
 from glcic_hub.images import Patch, PilPixels, Pixels, to_unit
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.networks.layers import ConvNormAct
@@ -20,6 +21,20 @@ from glcic_hub.support import MAX_SIDE, Box, LayerSpan, layer_spans, padded, pla
 
 Source: TypeAlias = tuple[Pixels | PilPixels, NDArray[np.bool_]]
 """A picture, (H, W, 3) uint8 or float32 in [0, 1], and its hole, (H, W) boolean."""
+
+
+def open_device(device: str | torch.device | None) -> torch.device:
+    """The device of a name, if it can compute; None takes a CUDA GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: It cannot be used.
+    """
+    try:
+        opened = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros((), device=opened).item()
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:  # torch raises any of these
+        raise ValueError(f"cannot use the device {str(device)!r}: {first_line(error)}") from None
+    return opened
 
 
 def best_dtype(device: torch.device) -> torch.dtype:

@@ -96,16 +96,16 @@ def complete_folder(
     if not images.samefile(output):  # an output folder inside the input folder holds results of earlier runs
         paths = [path for path in paths if output.resolve() not in path.resolve().parents]
     mask_of = _masks_by_name(masks) if masks is not None and masks.is_dir() else None
+    accelerator = join_processes()
     results = {path: output / _lossless_name(path.relative_to(images)) for path in paths}
     times_used = Counter(results.values())
     left = {
         path: result
         for path, result in results.items()
-        if overwrite or times_used[result] > 1 or not result.exists() or result.samefile(path)
+        if overwrite or times_used[result] > 1 or not result.is_file() or result.samefile(path)
     }
-    accelerator = join_processes()
     # The main process's view counts for all: another's may have changed by what the first have completed.
-    left = broadcast_object_list([left])[0]
+    left, kept = broadcast_object_list([left, len(results) - len(left)])
     begin = time.perf_counter()
     completed = 0
     failures: list[Failure] = []
@@ -134,9 +134,9 @@ def complete_folder(
                 failures.append(Failure(path, first_line(error)))
     return Outcome(
         sum(gather_object([completed])),
-        len(results) - len(left),
+        kept,
         gather_object(failures),
-        time.perf_counter() - begin,
+        max(gather_object([time.perf_counter() - begin])),
     )
 
 

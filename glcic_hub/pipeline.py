@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, overload
 
@@ -14,11 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub.blending import blend_patches
-from glcic_hub.completion import Completer, best_dtype
+from glcic_hub.completion import Completer, best_dtype, open_device
 from glcic_hub.config import GLCICConfig
-from glcic_hub.files import first_line
 from glcic_hub.hub import load_model, save_model
-from glcic_hub.images import OpenedPicture, Patch, Picture, PictureLike, open_picture
+from glcic_hub.images import OpenedPicture, Picture, PictureLike, open_picture
 from glcic_hub.large_holes import complete_coarse_to_fine, out_of_reach
 from glcic_hub.masks import open_mask, transparent_pixels
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
@@ -42,8 +40,8 @@ class Settings(TypedDict, total=False):
     large_holes: LargeHoles
 
 
-AT_ONCE = 8
-"""Pictures of a list that are open at the same time; equal regions of theirs go through the network together."""
+PIXELS_AT_ONCE = 2**22
+"""Pictures of a list are opened until they have so many; equal regions of theirs go through the network together."""
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -78,16 +76,10 @@ class GLCICPipeline:
             raise ValueError(f'dtype must be "auto", torch.float32, torch.bfloat16 or torch.float16, not {dtype!r}')
         self.config = config
         self.network = network
-        folded = fold_batch_norm(network).requires_grad_(False)
-        try:
-            self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            torch.zeros((), device=self.device).item()  # fails on a device that cannot compute
-            self.dtype = best_dtype(self.device) if dtype == "auto" else dtype
-            folded = folded.to(self.device, self.dtype)
-            folded = folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._completer = Completer(folded)
-        except (RuntimeError, AssertionError, ImportError) as error:  # torch raises any for a device it lacks
-            raise ValueError(f"cannot use the device {str(device)!r}: {first_line(error)}") from None
+        self.device = open_device(device)
+        self.dtype = best_dtype(self.device) if dtype == "auto" else dtype
+        folded = fold_batch_norm(network).requires_grad_(False).to(self.device, self.dtype)
+        self._completer = Completer(folded.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
     @classmethod
     def from_pretrained(
@@ -188,33 +180,34 @@ class GLCICPipeline:
                 f"{len(images)} images and {len(masks)} masks; give one mask for each image, or one for all"
             )
         completed: list[Picture] = []
-        for begin in range(0, len(images), AT_ONCE):
-            chunk = slice(begin, begin + AT_ONCE)
-            settings = repeat(invert_mask), repeat(large_holes)
-            opened = list(map(_open, images[chunk], masks[chunk], *settings))
-            for one, patches in zip(opened, self._complete(opened), strict=True):
+        opened: list[_Opened] = []
+        for number, (one_image, one_mask) in enumerate(zip(images, masks, strict=True), start=1):
+            opened.append(_open(one_image, one_mask, invert_mask, large_holes))
+            if number == len(images) or sum(one.hole.size for one in opened) >= PIXELS_AT_ONCE:
+                completed += self._complete(opened, blend)
+                opened = []
+        return completed if listed else completed[0]
+
+    def _complete(self, opened: Sequence[_Opened], blend: Blend) -> list[Picture]:
+        """Completes ordinary holes of several pictures together, and pictures with larger ones by themselves."""
+        try:
+            sources = [(one.picture.rgb, one.hole) for one in opened if one.far is None]
+            ordinary = iter(self._completer.complete(sources))
+            completed = []
+            for one in opened:
+                if one.far is None:
+                    patches = next(ordinary)
+                else:
+                    patches = complete_coarse_to_fine(self._completer, one.picture.rgb, one.hole, one.far)
                 if blend == "poisson":
                     patches = blend_patches(one.picture.rgb, patches, one.hole)
                 completed.append(one.picture.put(patches, one.opaque))
-        return completed if listed else completed[0]
-
-    def _complete(self, opened: Sequence[_Opened]) -> list[list[Patch]]:
-        """Completes the ordinary holes of several pictures together, and pictures with larger ones by themselves."""
-        try:
-            ordinary = iter(
-                self._completer.complete([(one.picture.rgb, one.hole) for one in opened if one.far is None])
-            )
-            return [
-                next(ordinary)
-                if one.far is None
-                else complete_coarse_to_fine(self._completer, one.picture.rgb, one.hole, one.far)
-                for one in opened
-            ]
+            return completed
         except RuntimeError as error:  # torch has an exception of its own for the GPU's memory, none for the CPU's
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
             sizes = ", ".join(f"{one.hole.shape[1]}x{one.hole.shape[0]}" for one in opened)
-            raise MemoryError(f"not enough memory on {self.device} for a picture of {sizes} pixels") from None
+            raise MemoryError(f"not enough memory on {self.device} for {sizes} pixels") from None
 
 
 class _Opened(NamedTuple):

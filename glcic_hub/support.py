@@ -198,23 +198,26 @@ def plan(hole: NDArray[np.bool_]) -> list[Box]:
     return _Planner(hole, blocks).boxes(Box(0, 0, *blocks.shape))
 
 
-def groups(hole: NDArray[np.bool_]) -> Iterator[tuple[Box, NDArray[np.bool_]]]:
-    """Divides a hole into parts that are more than 16 pixels apart.
+def far_apart(hole: NDArray[np.bool_]) -> list[Box]:
+    """Finds the smallest boxes that hold all of a hole and are more than 16 pixels apart.
 
     Args:
         hole: (H, W) boolean.
-
-    Yields:
-        The bounding box of a part, and which pixels of the box belong to it: (height, width) boolean.
     """
-    labels, _ = scipy.ndimage.label(_blocks(hole), structure=np.ones((3, 3)))
-    for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), start=1):
-        own = (labels[rows, columns] == number).repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
-        top, left = rows.start * BLOCK, columns.start * BLOCK
-        part = hole[top : top + own.shape[0], left : left + own.shape[1]]
-        part = part & own[: part.shape[0], : part.shape[1]]
-        box = bounds(part)
-        yield box.shifted(top, left), part[box.slices]
+    blocks = _blocks(hole)
+    areas: list[tuple[slice, slice]] = []
+    while True:  # boxes of parts that are not within reach of one another may be
+        labels, count = scipy.ndimage.label(blocks, structure=np.ones((3, 3)))
+        if count == len(areas):
+            break
+        areas = scipy.ndimage.find_objects(labels)
+        for area in areas:
+            blocks[area] = True
+    corners = [(rows.start * BLOCK, columns.start * BLOCK, rows, columns) for rows, columns in areas]
+    return [
+        bounds(hole[top : rows.stop * BLOCK, left : columns.stop * BLOCK], top, left)
+        for top, left, rows, columns in corners
+    ]
 
 
 def _blocks(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:

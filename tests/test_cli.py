@@ -235,11 +235,24 @@ def test_a_folder_on_two_processes(tmp_path: Path, mask_file: Path, model_folder
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stdout.count("completed 5 pictures in") == 1 and done.stdout.count("kept 1 that") == 1
+    assert "3/3" in done.stderr  # the main process's share of the six that are left
     assert done.stderr.count("not a picture") == 1 and "glcic: 1 pictures failed" in done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"{index}.png" for index in (0, 1, 2, 3, 4, 6)
     ]
     assert (tmp_path / "out" / "0.png").read_text() == "of an earlier run"
+
+
+def test_processes_that_cannot_join(
+    run: Run, tmp_path: Path, mask_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would complete the whole folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    (tmp_path / "out").mkdir()
+    Image.fromarray(make_photo(46, 61)).save(tmp_path / "out" / "a.png")
+    code, _, err = run(tmp_path / "out", mask_file, "-o", tmp_path / "out")
+    assert code == 1 and "with ACCELERATE_USE_CPU=true they share the processor" in err
 
 
 def test_folder_with_one_mask_for_all(run: Run, tmp_path: Path, mask_file: Path) -> None:

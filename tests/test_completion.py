@@ -97,6 +97,24 @@ def test_pictures_together() -> None:
             np.testing.assert_allclose(one.fill, other.fill, atol=2e-6)
 
 
+def test_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regions that go through the network together have no more pixels than the largest that goes alone."""
+    monkeypatch.setattr("glcic_hub.completion.MAX_SIDE", 700)
+    completer = Completer(fold_batch_norm(make_network()))
+    hole = np.zeros((600, 600), bool)
+    hole[300:310, 300:310] = True
+    batches = []
+    first_layer = cast(ConvNormAct, completer.network.layers[0])
+    first_layer.act.register_forward_hook(lambda _module, _inputs, output: batches.append(len(output)))
+    random = np.random.default_rng(0)
+    sources = [(random.integers(0, 256, (600, 600, 3), np.uint8), hole) for _ in range(8)]
+    together = completer.complete(sources)
+    assert batches == [5, 3]  # at most 490,000 pixels, of regions of 309x309
+    for source, (patch,) in zip(sources, together, strict=True):
+        ((alone,),) = completer.complete([source])
+        np.testing.assert_allclose(patch.fill, alone.fill, atol=2e-6)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a processor")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of torch's own calls of itself
 def test_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -108,7 +126,8 @@ def test_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     rgb = random.integers(0, 256, (600, 620, 3), np.uint8)
     torch._dynamo.utils.counters.clear()
-    for top, left, height, width in ((200, 200, 40, 50), (209, 206, 33, 57), (0, 30, 20, 20), (215, 218, 70, 64)):
+    sizes = ((200, 200, 40, 50), (209, 206, 33, 57), (0, 30, 20, 20), (215, 218, 70, 64), (190, 201, 21, 22))
+    for top, left, height, width in (*sizes, (222, 202, 29, 31), (203, 199, 18, 90)):
         hole = np.zeros((600, 620), bool)
         hole[top : top + height, left : left + width] = True
         ((expected,),), ((patch,),) = plain.complete([(rgb, hole)]), compiled.complete([(rgb, hole)])

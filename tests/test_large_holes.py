@@ -12,6 +12,7 @@ from glcic_hub.blending import blend_patches
 from glcic_hub.evaluation import hole_metrics
 from glcic_hub.images import Patch
 from glcic_hub.large_holes import out_of_reach
+from glcic_hub.pipeline import PIXELS_AT_ONCE
 from glcic_hub.support import REACH, Box
 
 
@@ -71,6 +72,21 @@ def test_small_holes_beside_a_large_one_are_completed_as_always(pretrained: GLCI
     small[1100:1160, 900:960] = 1
     both, alone = pretrained(photograph, large + small), pretrained(photograph, small)
     assert np.array_equal(both[small > 0], alone[small > 0])
+
+
+def test_lists_of_all_kinds(pretrained: GLCICPipeline) -> None:
+    """Large holes, ordinary ones and none in one list, of more pixels than are opened at once."""
+    photograph = photograph_of("astronaut").repeat(3, axis=0).repeat(3, axis=1)[:1000, :1200]
+    pictures = [photograph, photograph[::-1], photograph[:, ::-1], photograph, photograph_of("coffee")]
+    masks = [np.zeros(picture.shape[:2], np.uint8) for picture in pictures]
+    for mask, side in zip(masks, (30, 400, 0, 50, 30), strict=True):
+        mask[200 : 200 + side, 220 : 220 + side] = 1
+    with pytest.warns(UserWarning, match="the mask is empty"):
+        together = pretrained(pictures, masks)
+    assert sum(picture.shape[0] * picture.shape[1] for picture in pictures) > PIXELS_AT_ONCE
+    for picture, mask, completed in zip(pictures, masks, together, strict=True):
+        alone = pretrained(picture, mask) if mask.any() else picture
+        assert np.array_equal(np.asarray(completed), alone)
 
 
 @pytest.mark.parametrize("blend", ["none", "poisson"])

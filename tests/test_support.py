@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from glcic_hub.networks.table_2 import TABLE_2, Row
-from glcic_hub.support import MAX_SIDE, Box, Span, input_span, layer_spans, multiply_adds, plan, region
+from glcic_hub.support import MAX_SIDE, Box, Span, far_apart, input_span, layer_spans, multiply_adds, plan, region
 
 
 def positions(row: Row, output: int) -> set[int]:
@@ -97,6 +97,28 @@ def test_thin_shapes_are_cut() -> None:
     assert cost(plan(hole), hole) < multiply_adds(Box(0, 0, 4000, 4000), 4000, 4000) / 5
     frame = ~holes(2000, 2000, (20, 20, 1980, 1980))
     assert cost(plan(frame), frame) < multiply_adds(Box(0, 0, 2000, 2000), 2000, 2000) / 3
+
+
+def test_boxes_far_apart() -> None:
+    """They hold all of the hole, tightly, and are more than 16 pixels from one another; few for what is in between."""
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        height, width = random.integers(1, 400, 2)
+        hole = np.zeros((height, width), bool)
+        for _ in range(random.integers(0, 8)):
+            top, left, rows, columns = random.integers(0, (height, width, 40, 40))
+            hole[top : top + rows, left : left + columns] = True
+        boxes = far_apart(hole)
+        covered = np.zeros_like(hole)
+        for box in boxes:
+            part = hole[box.slices]
+            assert part[0].any() and part[-1].any() and part[:, 0].any() and part[:, -1].any()
+            assert not covered[box.grown(16, height, width).slices].any()
+            covered[box.slices] = True
+        assert not (hole & ~covered).any()
+    ring = holes(300, 300, (10, 10, 290, 290)) & ~holes(300, 300, (20, 20, 280, 280))
+    assert far_apart(ring | holes(300, 300, (150, 150, 160, 160))) == [Box(10, 10, 290, 290)]
+    assert far_apart(holes(300, 300, (0, 0, 9, 9), (100, 40, 120, 50))) == [Box(0, 0, 9, 9), Box(100, 40, 120, 50)]
 
 
 def test_enormous_holes_are_cut_into_few_equal_parts() -> None:
