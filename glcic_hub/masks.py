@@ -49,6 +49,8 @@ def open_mask(mask: PictureLike, *, invert: bool = False) -> NDArray[np.bool_]:
         raise ValueError(f"mask must be a path, PIL image, NumPy array or tensor, not {type(mask).__name__}")
     if mask.ndim != 2:
         raise ValueError(f"mask must have one channel, (H, W); got shape {mask.shape}")
+    if mask.dtype == np.bool_:
+        return ~mask if invert else mask
     if mask.dtype == np.uint8:  # the same in one pass, by whole numbers
         full = 255 if mask.max(initial=0) > 1 else 1
         if invert:
@@ -115,13 +117,18 @@ def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:
         return np.asarray(turn_upright(image, orientation)) / np.float32(65535)
     if image.mode not in ("1", "F", "L"):
         image = image.convert("L")
-    return np.asarray(turn_upright(image, orientation))
+    upright = turn_upright(image, orientation)
+    if upright.mode == "F":
+        return np.asarray(upright)
+    values = np.zeros((upright.height, upright.width), np.uint8)
+    if box := upright.getbbox():  # most of a mask is black, which need not be copied
+        left, top, right, bottom = box
+        values[top:bottom, left:right] = np.asarray(upright.crop(box).convert("L"))
+    return values
 
 
 def _unit_mask(mask: NDArray[Any]) -> NDArray[np.float32]:
     """A mask of any number type as (H, W) float32 in [0, 1]."""
-    if mask.dtype == np.bool_:
-        return mask.astype(np.float32)
     if np.issubdtype(mask.dtype, np.floating):
         check_range(mask, "float mask")
         return mask.astype(np.float32)
