@@ -4,16 +4,17 @@ VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: sample pictures test lint format clean
+.PHONY: sample card test lint format clean
 
 sample: $(VENV)/.installed  ## complete a sample photograph
 	mkdir -p out
 	$(VENV)/bin/glcic complete --sample rocket --blend poisson --overwrite \
 	    --output out/rocket.png --comparison out/rocket-before-after.png
 
-pictures: $(VENV)/.installed  ## make the README's picture anew
-	$(VENV)/bin/glcic complete --sample rocket --blend poisson --overwrite \
-	    --output out/rocket.png --comparison docs/before-after.jpg
+card: $(VENV)/.installed  ## make the packaged weights' model card and its picture anew
+	$(VENV)/bin/python -c "from pathlib import Path; from glcic_hub import GLCICPipeline; \
+	    from glcic_hub.card import write_card; \
+	    write_card(Path('glcic_hub/pretrained'), GLCICPipeline.from_pretrained(), name='')"
 
 test: $(VENV)/.installed-dev  ## run the tests
 	$(VENV)/bin/python -m pytest

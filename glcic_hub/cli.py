@@ -6,17 +6,22 @@ import argparse
 import dataclasses
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
 from glcic_hub.comparison import side_by_side
+from glcic_hub.convert import convert
 from glcic_hub.evaluation import as_table, evaluate
+from glcic_hub.export import export
 from glcic_hub.folders import complete_folder, join_processes
+from glcic_hub.model_files import save_model
 from glcic_hub.picture_files import check_output, save_picture
 from glcic_hub.pipeline import GLCICPipeline
+from glcic_hub.publish import push_model, push_space
 from glcic_hub.samples import load_sample
 from glcic_hub.training.recipe import DEFAULT_RECIPE, Recipe, recipe_names
 from glcic_hub.version import __version__
@@ -59,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser("train", help="train the networks on a folder of photographs"))
     _add_bench(commands.add_parser("bench", help="measure what completion costs on this machine"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model next to baselines"))
+    _add_push(commands.add_parser("push", help="upload a model to the Hub, or the demo as a Space"))
+    _add_convert(commands.add_parser("convert", help="make a model folder of a model of others"))
+    _add_export(commands.add_parser("export", help="write a model as ONNX or for torch.export.load"))
     return parser
 
 
@@ -93,7 +101,12 @@ def _add_complete(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, metavar="FOLDER", help="a trained model (default: that of the package)")
+    parser.add_argument(
+        "--model",
+        metavar="FOLDER|USER/NAME",
+        help="a trained model, here or on the Hub (default: that of the package)",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: a CUDA GPU if there is one)")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     parser.add_argument("--dtype", choices=dtypes, default="auto", help="precision (default: what suits the device)")
@@ -161,7 +174,7 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
 
 def _pipeline(options: argparse.Namespace) -> GLCICPipeline:
     dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
-    return GLCICPipeline.from_pretrained(options.model, device=options.device, dtype=dtype)
+    return GLCICPipeline.from_pretrained(options.model, revision=options.revision, device=options.device, dtype=dtype)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -224,10 +237,8 @@ def _flag(kind: Any) -> dict[str, Any]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    try:
+    with _needs("train", "training"):
         from glcic_hub.training.trainer import PreemptedError, train
-    except ModuleNotFoundError as error:
-        raise ValueError(f'training needs {error.name}: pip install "glcic-hub[train]"') from None
 
     entries = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(Recipe)}
     overrides = {name: value for name, value in entries.items() if value is not None}
@@ -289,14 +300,12 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    try:
+    names = ("width", "device", "sizes", "hole_sizes", "full_frame_up_to", "runs")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    with _needs("bench", "the benchmark"):
         from glcic_hub.benchmark import benchmark
 
-        names = ("width", "device", "sizes", "hole_sizes", "full_frame_up_to", "runs")
-        given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
         tables = benchmark(options.output, compile=options.compile, **given)
-    except ModuleNotFoundError as error:
-        raise ValueError(f'the benchmark needs {error.name}: pip install "glcic-hub[bench]"') from None
     print(tables, end="")
     return OK
 
@@ -311,3 +320,78 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
     print(as_table(results))
     return OK
+
+
+def _add_push(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=lambda options: _push(parser, options))
+    parser.add_argument("model", type=Path, nargs="?", metavar="FOLDER", help="a model folder; not for a Space")
+    parser.add_argument("name", metavar="USER/NAME", help="on the Hub; made if it does not exist")
+    parser.add_argument("--space", action="store_true", help="make a Gradio Space of the demo")
+    parser.add_argument("--private", action=argparse.BooleanOptionalAction, help="of what is new")
+    parser.add_argument("--create-pr", action="store_true", help="propose it as a pull request")
+    parser.add_argument("-m", "--message", default="Model of glcic-hub", help="of the commit")
+
+
+def _push(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if options.space != (options.model is None):
+        parser.error("give FOLDER and USER/NAME, or --space and USER/NAME")
+    with _needs("demo", "a Space"):
+        if options.space:
+            address = push_space(options.name, private=options.private)
+        else:
+            address = push_model(
+                options.model,
+                options.name,
+                private=options.private,
+                create_pr=options.create_pr,
+                commit_message=options.message,
+            )
+    print(f"uploaded: {address}")
+    return OK
+
+
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_convert)
+    parser.add_argument(
+        "source", type=Path, metavar="FILE", help="of the authors (.t7), or a checkpoint of otenim/GLCIC-PyTorch"
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="of the latter (default: config.json beside it)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="a new model folder")
+
+
+def _convert(options: argparse.Namespace) -> int:
+    if options.output.exists():
+        raise FileExistsError(f"{options.output} exists and is kept; give another name")
+    with _needs("convert", "a Torch7 file"):
+        config, network = convert(options.source, options.config)
+    save_model(options.output, config, network)
+    print(f"wrote {options.output}")
+    return OK
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_export)
+    parser.add_argument("--format", choices=["onnx", "torch"], default="onnx", help="default: onnx")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE")
+    parser.add_argument("--model", metavar="FOLDER|USER/NAME", help="default: that of the package")
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
+
+
+def _export(options: argparse.Namespace) -> int:
+    if options.output.exists() and not options.overwrite:
+        raise FileExistsError(f"{options.output} exists and is kept; give another name, or --overwrite")
+    pipe = GLCICPipeline.from_pretrained(options.model, revision=options.revision, device="cpu")
+    with _needs("export", "ONNX"):
+        export(pipe.network, options.output, options.format)
+    print(f"wrote {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
+    return OK
+
+
+@contextmanager
+def _needs(extra: str, what: str) -> Iterator[None]:
+    """Says which extra of the package has what is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ValueError(f'{what} needs {error.name}: pip install "glcic-hub[{extra}]"') from None

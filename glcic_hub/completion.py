@@ -171,4 +171,4 @@ def _run_layer(block: ConvNormAct, x: Tensor, vertical: Step, horizontal: Step) 
         y = functional.conv2d(
             x, convolution.weight, convolution.bias, stride=convolution.stride, dilation=convolution.dilation
         )
-    return cast(Tensor, block.act(block.norm(y)))
+    return block.finish(y)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 MODEL_TYPE = "glcic"
 FORMAT_VERSION = 1
@@ -25,6 +26,8 @@ class GLCICConfig:
             of a quarter of the cost. An even number.
         image_size: Side in pixels of the square that the global discriminator sees.
         patch_size: Side in pixels of the square that the local discriminator sees.
+        order: As for `CompletionNetwork`; all but the paper's `"norm-relu"` is for converted models.
+        training: What is known of the training, for the model card; completion does not look at it.
 
     Raises:
         ValueError: A value is out of its range.
@@ -34,6 +37,8 @@ class GLCICConfig:
     width: int = 64
     image_size: int = 256
     patch_size: int = 128
+    order: Literal["norm-relu", "relu-norm"] = "norm-relu"
+    training: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("width", "image_size", "patch_size"):
@@ -54,10 +59,15 @@ class GLCICConfig:
         if len(mean) != 3 or not all(0 <= value <= 1 for value in mean):
             raise ValueError(f"mean_pixel must be three numbers in [0, 1], not {self.mean_pixel!r}")
         object.__setattr__(self, "mean_pixel", mean)
+        if self.order not in ("norm-relu", "relu-norm"):
+            raise ValueError(f"order must be norm-relu or relu-norm, not {self.order!r}")
+        if self.training is not None and not isinstance(self.training, Mapping):
+            raise ValueError(f"training must be a record, not {self.training!r}")
 
     def to_json(self) -> str:
         """The text of `config.json`."""
-        document = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        entries = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        document = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **entries}
         return json.dumps(document, indent=2) + "\n"
 
     @classmethod
@@ -70,7 +80,7 @@ class GLCICConfig:
         """
         try:
             document: Any = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"config is not JSON: {error}") from None
         if not isinstance(document, dict) or document.pop("model_type", None) != MODEL_TYPE:
             raise ValueError(f'config is not one of a GLCIC model: it lacks "model_type": "{MODEL_TYPE}"')

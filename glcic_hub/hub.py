@@ -1,238 +1,223 @@
-"""What a model folder, or a model repository on the Hub, holds: config, networks, model card."""
+"""Models on the Hub: download, upload, and what went wrong in a sentence.
+
+Not by `PyTorchModelHubMixin`: that loads a model whose config it could not get, with the class's defaults.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import resources
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from string import Template
-from typing import Literal
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
-from glcic_hub.config import GLCICConfig
-from glcic_hub.files import first_line, write_whole
-from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
+from glcic_hub.files import first_line
+from glcic_hub.model_files import CONFIG_FILE, DISCRIMINATOR_PARTS, WEIGHTS_FILE
+from glcic_hub.version import __version__
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-DISCRIMINATOR_PARTS = ("global_discriminator", "local_discriminator", "fusion")
-"""Parts of the context discriminator, each in a file of its own, `<part>.safetensors`; completion needs none."""
-CARD_FILE = "README.md"
-CARD_TEMPLATE = resources.files("glcic_hub") / "model_card_template.md"
+LOG_IN = "log in (hf auth login) or pass a token (token=..., HF_TOKEN)"
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".t7")
 
 
-def save_model(
-    folder: Path,
-    config: GLCICConfig,
-    network: CompletionNetwork,
-    discriminator: ContextDiscriminator | None = None,
+def fetch_model(
+    model: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Writes a model folder that `load_model` and `load_discriminator` read.
+    discriminators: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """The folder of a model: a folder as it is; what is called `user/name` on the Hub is downloaded into the cache.
 
     Args:
-        folder: Made if it does not exist; a model in it is replaced.
-        config: Architecture and mean pixel of `network`.
-        network: The completion network, batch normalisation not folded, so that it can be trained further.
-        discriminator: Saved too, to train further.
-        dtype: Precision of the weights of convolutions and fully-connected layers. All else, which is small, is
-            saved in float32.
+        model: A folder, or `user/name`. If there is a folder of that name, it is meant.
+        discriminators: Download them too, if there are any, to train further; completion needs none.
+        revision: Branch, tag or commit on the Hub.
+        token: For private and gated models; None takes the one of `hf auth login` or `HF_TOKEN`, False none.
+        cache_dir: Where downloads are kept; None takes the Hub's own cache.
+        local_files_only: Take what the cache holds, without network access; so does `HF_HUB_OFFLINE=1`.
+        force_download: Download anew what the cache holds.
 
     Raises:
-        OSError: The folder cannot be made or written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    _save_weights(folder / WEIGHTS_FILE, network, dtype)
-    for part in DISCRIMINATOR_PARTS:
-        path = folder / f"{part}.safetensors"
-        module = getattr(discriminator, part, None)
-        if module is None:
-            path.unlink(missing_ok=True)
-        else:
-            _save_weights(path, module, dtype)
-    write_whole(folder / CONFIG_FILE, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
-
-
-def _save_weights(path: Path, network: nn.Module, dtype: torch.dtype) -> None:
-    tensors = {
-        name: tensor.detach().to("cpu", dtype if tensor.ndim > 1 else torch.float32).contiguous()
-        for name, tensor in network.state_dict().items()
-        if tensor.is_floating_point()  # BN's count of batches is of no use to anyone
-    }
-    content = safetensors.torch.save(tensors, metadata={"format": "pt"})
-    write_whole(path, lambda temporary: temporary.write_bytes(content))
-
-
-def load_model(folder: Path) -> tuple[GLCICConfig, CompletionNetwork]:
-    """Reads a model folder.
-
-    Returns:
-        The config, and the completion network in evaluation mode, in float32, on the CPU.
-
-    Raises:
-        FileNotFoundError: The folder or one of its two files does not exist.
-        ValueError: A file is not what it should be; the message names it.
-    """
-    for path in (folder, folder / CONFIG_FILE, folder / WEIGHTS_FILE):
-        if not path.exists():
-            raise FileNotFoundError(f"no model in {folder}: {path.name} does not exist")
-    try:
-        config = GLCICConfig.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG_FILE}: {error}") from None
-    with torch.device("meta"):  # takes no memory, whatever the config says
-        expected = CompletionNetwork(config.width, config.mean_pixel)
-    tensors = _load_weights(folder / WEIGHTS_FILE, expected)
-    network = CompletionNetwork(config.width, config.mean_pixel)
-    network.load_state_dict({**network.state_dict(), **tensors})
-    return config, network.eval()
-
-
-def load_discriminator(folder: Path, config: GLCICConfig) -> ContextDiscriminator | None:
-    """Reads the discriminators of a model folder.
-
-    Returns:
-        The context discriminator in evaluation mode, in float32, on the CPU, of the parts that the folder holds; None
-        if it holds none.
-
-    Raises:
-        ValueError: A file is not what it should be; the message names it.
-    """
-    found = [part for part in DISCRIMINATOR_PARTS if (folder / f"{part}.safetensors").exists()]
-    if not found:
-        return None
-    if "fusion" not in found or len(found) == 1:
-        raise ValueError(f"the discriminators in {folder} are not whole: there is {', '.join(found)} alone")
-    kind: Literal["both", "global", "local"] = "both"
-    if len(found) == 2:
-        kind = "global" if "global_discriminator" in found else "local"
-    with torch.device("meta"):
-        expected = ContextDiscriminator(config.width, config.image_size, config.patch_size, kind)
-    tensors = {
-        f"{part}.{name}": tensor
-        for part in found
-        for name, tensor in _load_weights(folder / f"{part}.safetensors", getattr(expected, part)).items()
-    }
-    discriminator = ContextDiscriminator(config.width, config.image_size, config.patch_size, kind)
-    discriminator.load_state_dict({**discriminator.state_dict(), **tensors})
-    return discriminator.eval()
-
-
-def _load_weights(path: Path, expected: nn.Module) -> dict[str, Tensor]:
-    """Reads the floating-point tensors of a network, in float32, if their names and shapes are as expected."""
-    wanted = {
-        name: tuple(tensor.shape) for name, tensor in expected.state_dict().items() if tensor.is_floating_point()
-    }
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            if found != wanted:
-                raise ValueError(f"{path} does not fit {CONFIG_FILE}: {_difference(found, wanted)}")
-            tensors = {name: file.get_tensor(name).float() for name in wanted}
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); download it or save it again") from None
-    for name, tensor in tensors.items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{path} holds NaN or infinity in {name}")
-    return tensors
-
-
-def _difference(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> str:
-    """The first way in which the tensors of a file are not those of the network."""
-    for name, shape in wanted.items():
-        if name not in found:
-            return f"it lacks {name}"
-        if found[name] != shape:
-            return f"{name} is {found[name]}, the config says {shape}"
-    return f"it has a tensor too many, {min(set(found) - set(wanted))}"
-
-
-def save_card(folder: Path, entries: Mapping[str, str]) -> None:
-    """Writes the model card of a trained model.
-
-    Args:
-        folder: The model folder.
-        entries: What the places of `model_card_template.md` are filled with, all of them.
-
-    Raises:
-        OSError: It cannot be written.
-    """
-    text = Template(CARD_TEMPLATE.read_text(encoding="utf-8")).substitute(entries)
-    write_whole(folder / CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def find_model(model: str | Path) -> Path:
-    """The folder of a model: a folder as it is; a repository on the Hub, `user/name`, is downloaded.
-
-    Raises:
-        FileNotFoundError: No such folder or repository.
-        OSError: The Hub cannot be reached, or the disk is full.
+        FileNotFoundError: No such folder, model, revision or file; or not in the cache, without network access.
+        PermissionError: The model is gated, or the token is refused.
+        ValueError: `model` is no name, or the model holds its weights as a pickle alone.
+        OSError: The Hub cannot be reached or fails, or the disk is full.
     """
     folder = Path(model)
     if folder.is_dir():
         return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
-
-    if isinstance(model, Path) or str(model).count("/") != 1:
+    if isinstance(model, Path) or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise FileNotFoundError(f"no model in {folder}: {folder.name} does not exist")
-    try:
-        return Path(snapshot_download(model, allow_patterns=["*.json", "*.safetensors"]))
-    except HFValidationError:
-        raise FileNotFoundError(f"no folder {model}; a model on the Hub is called user/name") from None
-    except RepositoryNotFoundError as error:  # or it is private, or gated
-        raise FileNotFoundError(f"no folder {model}, and on the Hub: {' '.join(str(error).split())}") from None
-    except Exception as error:  # huggingface_hub's own, or of the HTTP library below it
-        raise OSError(f"no folder {model}, and the Hub cannot be reached: {first_line(error)}") from None
+    download = partial(
+        hf_hub_download,
+        model,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+        library_name="glcic-hub",
+        library_version=__version__,
+    )
+    with _explained(model, f"cannot load {model}"):
+        try:
+            config = Path(download(CONFIG_FILE, revision=revision))
+            # All else comes from the commit of the config, even if another is pushed meanwhile.
+            commit = config.parent.name
+            download(WEIGHTS_FILE, revision=commit)
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError as error:
+            raise _what_is_missing(model, revision, token, error) from None
+        for part in DISCRIMINATOR_PARTS if discriminators else ():
+            try:
+                download(f"{part}.safetensors", revision=commit)
+            except EntryNotFoundError:  # there need not be any
+                continue
+    return config.parent
 
 
-def make_repository(repository: str) -> str:
-    """Makes a model repository on the Hub, if it does not exist.
+def _what_is_missing(model: str, revision: str | None, token: str | bool | None, error: Exception) -> Exception:
+    files = HfApi(token=token).list_repo_files(model, revision=revision)
+    pickles = sorted(file for file in files if file.endswith(PICKLES))
+    if WEIGHTS_FILE not in files and pickles:
+        return ValueError(
+            f"{model} has no {WEIGHTS_FILE} but {pickles[0]}, which may run code when it is read and is not loaded; "
+            "download it and see whether glcic convert knows it"
+        )
+    missing = ", ".join(name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in files) or first_line(error)
+    return FileNotFoundError(f"{model} is no model of this kind: it lacks {missing} at {revision or 'main'}")
+
+
+def make_repository(name: str, *, kind: str = "model", private: bool | None = None, token: str | None = None) -> str:
+    """Makes a repository on the Hub, if it does not exist.
 
     Args:
-        repository: `user/name`, or `name` for one of your own.
+        name: `user/name`, or `name` for one of your own.
+        kind: `model`, or `space` for a Gradio Space.
+        private: None takes the account's default; an existing repository stays as it is.
+        token: None takes the one of `hf auth login` or `HF_TOKEN`.
 
     Returns:
         `user/name`.
 
     Raises:
-        ValueError: `repository` is not a name.
-        OSError: The Hub cannot be reached or refuses; the message says why.
+        ValueError: `name` is not a name.
+        PermissionError: There is no token, or it is refused.
+        OSError: The Hub cannot be reached or fails.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError
-
-    api = HfApi()
-    try:
+    api = HfApi(token=token)
+    with _explained(name, f"cannot push to {name}"):
         api.whoami()  # `create_repo` says nothing of a wrong token where the repository exists
-        return api.create_repo(repository, exist_ok=True).repo_id
-    except HFValidationError as error:
-        raise ValueError(
-            f"{repository} is not the name of a model on the Hub, user/name: {first_line(error)}"
-        ) from None
-    except Exception as error:  # huggingface_hub's own, or of the HTTP library below it
-        raise OSError(f"cannot push to {repository}: {first_line(error)}") from None
+        sdk = "gradio" if kind == "space" else None
+        return api.create_repo(name, repo_type=kind, space_sdk=sdk, private=private, exist_ok=True).repo_id
 
 
-def push_folder(folder: Path, repository: str, message: str) -> None:
-    """Uploads a model folder to its repository on the Hub, in one commit.
+def push_folder(
+    folder: Path,
+    repository: str,
+    message: str,
+    *,
+    kind: str = "model",
+    token: str | None = None,
+    create_pr: bool = False,
+) -> str:
+    """Uploads a folder to a repository on the Hub, in one commit.
 
     Args:
-        folder: The model folder, with its card.
+        folder: All of it is uploaded but hidden files.
         repository: `user/name`, as `make_repository` made it.
         message: Of the commit.
+        kind: As for `make_repository`.
+        token: As for `make_repository`.
+        create_pr: Propose the commit as a pull request.
+
+    Returns:
+        The address of the commit, or of the pull request.
 
     Raises:
-        OSError: The Hub cannot be reached or refuses; the message says why.
+        PermissionError: The token is refused.
+        OSError: The Hub cannot be reached or fails.
     """
-    from huggingface_hub import HfApi
+    with _explained(repository, f"cannot push to {repository}"):
+        commit = HfApi(token=token).upload_folder(
+            repo_id=repository,
+            repo_type=kind,
+            folder_path=folder,
+            commit_message=message,
+            create_pr=create_pr,
+            ignore_patterns=[".*", "**/.*"],
+        )
+    return str(commit.pr_url or commit.commit_url)
 
+
+@contextmanager
+def _explained(name: str, what: str) -> Iterator[None]:
+    """Turns errors of huggingface_hub, and of the HTTP library below it, into one sentence each."""
     try:
-        HfApi().upload_folder(repo_id=repository, folder_path=folder, commit_message=message)
-    except Exception as error:  # huggingface_hub's own, or of the HTTP library below it
-        raise OSError(f"cannot push to {repository}: {first_line(error)}") from None
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        if isinstance(error, LocalEntryNotFoundError):
+            raise _unreachable(what, error) from None
+        if isinstance(error, HFValidationError):
+            raise ValueError(f"{what}: on the Hub a name is user/name, of letters, digits, -, _ and .") from None
+        if isinstance(error.__cause__, (HfHubHTTPError, OfflineModeIsEnabled)):  # of a forced download
+            raise _unreachable(what, error) from None
+        raise
+    except LocalTokenNotFoundError:
+        raise PermissionError(f"{what}: there is no token; {LOG_IN}") from None
+    except GatedRepoError:
+        page = f"{constants.ENDPOINT}/{name}"
+        raise PermissionError(f"{what}: it is gated; ask for access at {page}, then {LOG_IN}") from None
+    except RepositoryNotFoundError:
+        raise FileNotFoundError(
+            f"{what}: there is no such folder here, and nothing of that name on the Hub that this token may see; "
+            f"if it is private, {LOG_IN}"
+        ) from None
+    except RevisionNotFoundError:
+        raise FileNotFoundError(f"{what}: it has no such revision; give a branch, a tag or a commit") from None
+    except HfHubHTTPError as error:
+        raise _refusal(what, error) from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise OSError(f"{what}: the disk is full ({error.strerror})") from None
+        raise OSError(f"{what}: {first_line(error)}") from None
+    except Exception as error:  # of the HTTP library, which is not the same for all releases
+        raise OSError(f"{what}: the connection to the Hub failed, try again ({first_line(error)})") from None
+
+
+def _unreachable(what: str, error: Exception) -> OSError:
+    """Why what is not in the cache could not be had."""
+    cause = error.__cause__
+    if isinstance(cause, HfHubHTTPError):
+        return _refusal(what, cause)
+    if cause is None or isinstance(cause, OfflineModeIsEnabled):
+        return FileNotFoundError(f"{what}: it is not in the cache, and downloads are switched off")
+    reason = str(cause).strip().splitlines()[0]
+    return OSError(f"{what}: it is not in the cache, and the Hub cannot be reached ({reason})")
+
+
+def _refusal(what: str, error: HfHubHTTPError) -> OSError:
+    status = error.response.status_code
+    if status in (401, 403):
+        return PermissionError(f"{what}: the Hub refuses the token ({status}), or has none; {LOG_IN}")
+    if status == 429:
+        return OSError(f"{what}: the Hub says that this were too many requests (429); try again in some minutes")
+    if status >= 500:
+        return OSError(f"{what}: the Hub has a fault ({status}); try again later")
+    return OSError(f"{what}: {first_line(error)}")

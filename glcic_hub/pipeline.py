@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub.blending import blend_patches
+from glcic_hub.card import write_card
 from glcic_hub.completion import Completer, best_dtype, open_device
 from glcic_hub.config import GLCICConfig
-from glcic_hub.hub import load_model, save_model
+from glcic_hub.hub import fetch_model, make_repository, push_folder
 from glcic_hub.images import OpenedPicture, Picture, PictureLike, open_picture
 from glcic_hub.large_holes import complete_coarse_to_fine, out_of_reach
 from glcic_hub.masks import open_mask, transparent_pixels
+from glcic_hub.model_files import load_model, save_model
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 from glcic_hub.support import REACH
 
@@ -86,22 +89,43 @@ class GLCICPipeline:
         cls,
         model: str | Path | None = None,
         *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
         device: str | torch.device | None = None,
         dtype: torch.dtype | Literal["auto"] = "auto",
     ) -> GLCICPipeline:
         """Opens a trained model.
 
         Args:
-            model: A folder that `save_pretrained` or the training wrote; None takes the weights that come with the
-                package, without network access.
+            model: A folder that `save_pretrained` or the training wrote; or `user/name` on the Hub, of which config
+                and completion network are downloaded, once; None takes the weights that come with the package,
+                without network access.
+            revision: Branch, tag or commit on the Hub.
+            token: For private and gated models; None takes the one of `hf auth login` or `HF_TOKEN`, False none.
+            cache_dir: Where downloads are kept; None takes the Hub's own cache.
+            local_files_only: Take what the cache holds, without network access; so does `HF_HUB_OFFLINE=1`.
+            force_download: Download anew what the cache holds.
             device: As for the class.
             dtype: As for the class.
 
         Raises:
-            FileNotFoundError: No such folder, or it holds no model.
-            ValueError: The model's files are broken or do not fit each other, or as for the class.
+            FileNotFoundError: No such folder, model, revision or file; or not in the cache, without network access.
+            PermissionError: The model is gated, or the token is refused.
+            ValueError: The model's files are broken, do not fit each other or are pickles, or as for the class.
+            OSError: The Hub cannot be reached or fails, or the disk is full.
         """
-        config, network = load_model(PRETRAINED if model is None else Path(model))
+        folder = fetch_model(
+            PRETRAINED if model is None else model,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+        )
+        config, network = load_model(folder)
         return cls(config, network, device=device, dtype=dtype)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -111,6 +135,38 @@ class GLCICPipeline:
             OSError: The folder cannot be made or written.
         """
         save_model(Path(folder), self.config, self.network)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        commit_message: str = "Model of glcic-hub",
+    ) -> str:
+        """Uploads config, completion network (float32), model card and a picture it completed, in one commit.
+
+        Args:
+            repo_id: `user/name`, or `name` for one of your own; made if it does not exist.
+            private: Of a new repository; None takes the account's default.
+            token: None takes the one of `hf auth login` or `HF_TOKEN`.
+            create_pr: Propose the commit as a pull request.
+            commit_message: Its first line.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            ValueError: `repo_id` is not a name.
+            PermissionError: There is no token, or it is refused.
+            OSError: The Hub cannot be reached or fails.
+        """
+        repository = make_repository(repo_id, private=private, token=token)
+        with tempfile.TemporaryDirectory() as name:
+            self.save_pretrained(name)
+            write_card(Path(name), self, repository)
+            return push_folder(Path(name), repository, commit_message, token=token, create_pr=create_pr)
 
     def compile(self) -> None:
         """Compiles the network at its next use (`torch.compile`): minutes once, for calls that are faster on a GPU.

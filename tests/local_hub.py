@@ -1,119 +1,255 @@
-"""A Hub on this machine: as much of the protocol as uploads and downloads of small files take."""
+"""A Hub on this machine: as much of its protocol as models and Spaces take, and its faults."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 TOKEN = "hf_test"
+LARGE = (".safetensors", ".jpg", ".bin")
+"""Files that go through the large file storage, as `.gitattributes` of the Hub has it."""
 
 
+@dataclass
+class Repository:
+    private: bool = False
+    gated: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+    titles: list[str] = field(default_factory=list)  # of the commits to main
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # files by path
+    references: dict[str, str] = field(default_factory=dict)
+
+    def commit(self, title: str, files: dict[str, bytes], reference: str = "main") -> str:
+        if reference == "main":
+            self.titles.append(title)
+        everything = repr((title, sorted(files), len(self.commits))).encode()
+        identity = hashlib.sha1(everything).hexdigest()
+        self.commits[identity] = files
+        self.references[reference] = identity
+        return identity
+
+    def resolve(self, revision: str) -> str | None:
+        return revision if revision in self.commits else self.references.get(revision)
+
+
+@dataclass
 class LocalHub:
-    """The repositories: each a folder `user/name`, and the messages of its commits."""
+    address: str = ""
+    repositories: dict[str, Repository] = field(default_factory=dict)  # "user/name", or "spaces/user/name"
+    large: dict[str, bytes] = field(default_factory=dict)  # by SHA-256
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    faults: list[tuple[str, int]] = field(default_factory=list)  # pattern of the path, and status; 0 drops it half way
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.commits: dict[str, list[str]] = {}
-        self.address = ""
+    def files(self, name: str, revision: str = "main") -> dict[str, bytes]:
+        repository = self.repositories[name]
+        return repository.commits[repository.references[revision]]
 
-    def commit_id(self, repository: str) -> str:
-        return hashlib.sha1(str(self.commits[repository]).encode()).hexdigest()
-
-    def files(self, repository: str) -> list[str]:
-        root = self.folder / repository
-        return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+    def add(self, name: str, files: dict[str, bytes], **details: Any) -> Repository:
+        repository = self.repositories[name] = Repository(**details)
+        repository.commit("first", files)
+        return repository
 
 
 @contextmanager
-def serve_hub(folder: Path) -> Iterator[LocalHub]:
-    hub = LocalHub(folder)
+def serve_hub() -> Iterator[LocalHub]:
+    hub = LocalHub()
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
             pass
 
-        def answer(self, content: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        @property
+        def token_is_known(self) -> bool:
+            return self.headers.get("Authorization") == f"Bearer {TOKEN}"
+
+        def answer(self, content: Any = b"", status: int = 200, **headers: str) -> None:
             body = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
 
+        def refuse(self, status: int, code: str, message: str = "") -> None:
+            self.answer({"error": message or code}, status, X_Error_Code=code, X_Error_Message=message or code)
+
+        def is_faulty(self) -> bool:
+            for number, (pattern, status) in enumerate(hub.faults):
+                if re.search(pattern, self.path) and not (status == 0 and self.command == "HEAD"):
+                    if status == 0:
+                        del hub.faults[number]
+                        self.send_response(200)
+                        self.send_header("Content-Length", "1000000")
+                        self.end_headers()
+                        self.wfile.write(b"half of it")
+                        self.close_connection = True
+                    else:
+                        self.answer({"error": "fault"}, status)
+                    return True
+            return False
+
+        def repository(self, name: str) -> Repository | None:
+            """The repository, if this client may see it; else the client has its answer."""
+            found = hub.repositories.get(name)
+            if self.headers.get("Authorization") and not self.token_is_known:
+                self.refuse(401, "", "Invalid credentials in Authorization header")
+            elif found is None or (found.private and not self.token_is_known):
+                self.refuse(404 if self.token_is_known else 401, "RepoNotFound", "Repository not found")
+            elif found.gated:
+                self.refuse(403, "GatedRepo", "Access to it is restricted")
+            else:
+                return found
+            return None
+
+        def parts(self) -> tuple[str, list[str]]:
+            """The repository that a path is about, and the rest of the path."""
+            parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+            if parts[0] == "api":
+                kind, user, name = parts[1:4]
+                return f"{'' if kind == 'models' else kind + '/'}{user}/{name}", parts[4:]
+            count = 3 if parts[0] == "spaces" else 2
+            return "/".join(parts[:count]), parts[count:]
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            parts = unquote(urlsplit(self.path).path).strip("/").split("/")
-            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-                self.answer({"error": "Invalid credentials"}, 401)
-            elif parts == ["api", "repos", "create"]:
-                wanted = json.loads(body)
-                name = f"{wanted.get('organization', 'user')}/{wanted['name']}"
-                existed = name in hub.commits
-                hub.commits.setdefault(name, [])
-                (hub.folder / name).mkdir(parents=True, exist_ok=True)
-                self.answer({"url": f"{hub.address}/{name}"}, 409 if existed else 200)
-            elif parts == ["api", "validate-yaml"]:
+            hub.requests.append((self.command, self.path))
+            path = urlsplit(self.path).path
+            if self.is_faulty():
+                return
+            if path == "/api/validate-yaml":
                 self.answer({"errors": [], "warnings": []})
-            elif parts[-2] == "preupload":
-                files = [file["path"] for file in json.loads(body)["files"]]
-                self.answer({"files": [{"path": f, "uploadMode": "regular", "shouldIgnore": False} for f in files]})
-            elif parts[-2] == "commit":
-                name = "/".join(parts[2:4])
-                for line in map(json.loads, body.splitlines()):
-                    if line["key"] == "header":
-                        hub.commits[name].append(line["value"]["summary"])
-                    if line["key"] == "file":
-                        path = hub.folder / name / line["value"]["path"]
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        path.write_bytes(base64.b64decode(line["value"]["content"]))
-                commit = hub.commit_id(name)
-                address = f"{hub.address}/{name}/commit/{commit}"
-                self.answer({"commitOid": commit, "commitUrl": address, "success": True})
+            elif not self.token_is_known:
+                self.refuse(401, "", "Invalid credentials in Authorization header")
+            elif path == "/api/repos/create":
+                wanted = json.loads(body)
+                kind = wanted.get("type", "model")
+                name = f"{wanted.get('organization') or 'user'}/{wanted['name']}"
+                full = name if kind == "model" else f"{kind}s/{name}"
+                existed = full in hub.repositories
+                if not existed:
+                    hub.repositories[full] = Repository(details=wanted)
+                    hub.repositories[full].private = wanted.get("visibility") == "private" or wanted.get(
+                        "private", False
+                    )
+                    hub.repositories[full].references["main"] = hub.repositories[full].commit("initial commit", {})
+                    hub.repositories[full].titles.clear()
+                self.answer({"url": f"{hub.address}/{full}", "id": name}, 409 if existed else 200)
+            elif path.endswith("/info/lfs/objects/batch"):
+                objects = []
+                for one in json.loads(body)["objects"]:
+                    action = {"upload": {"href": f"{hub.address}/large/{one['oid']}"}}
+                    objects.append({**one, **({} if one["oid"] in hub.large else {"actions": action})})
+                self.answer({"transfer": "basic", "objects": objects})
             else:
-                self.answer({"error": f"no such thing: {self.path}"}, 404)
+                self.change(json.loads(body) if "/preupload/" in path else body)
+
+        def change(self, body: Any) -> None:
+            name, rest = self.parts()
+            repository = self.repository(name)
+            if repository is None:
+                return
+            if rest[0] == "preupload":
+                modes = {file["path"]: "lfs" if file["path"].endswith(LARGE) else "regular" for file in body["files"]}
+                self.answer({"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes.items()]})
+                return
+            parent = repository.resolve(rest[1])
+            files = dict(repository.commits[parent]) if parent else {}
+            title = ""
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                if line["key"] == "header":
+                    title = value["summary"]
+                elif line["key"] == "file":
+                    files[value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "lfsFile":
+                    files[value["path"]] = hub.large[value["oid"]]
+            proposed = "create_pr=1" in self.path
+            identity = repository.commit(title, files, "refs/pr/1" if proposed else "main")
+            address = f"{hub.address}/{name}"
+            report = {"commitOid": identity, "commitUrl": f"{address}/commit/{identity}", "success": True}
+            self.answer(report | ({"pullRequestUrl": f"{address}/discussions/1"} if proposed else {}))
+
+        def do_PUT(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            hub.requests.append((self.command, self.path))
+            identity = self.path.split("/")[-1]
+            assert hashlib.sha256(body).hexdigest() == identity
+            hub.large[identity] = body
+            self.answer()
 
         def do_GET(self) -> None:
-            parts = unquote(urlsplit(self.path).path).strip("/").split("/")
-            if parts == ["api", "whoami-v2"]:
-                known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-                self.answer({"name": "user"} if known else {"error": "Invalid credentials"}, 200 if known else 401)
+            hub.requests.append((self.command, self.path))
+            if self.is_faulty():
                 return
-            name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
-            if name not in hub.commits:
-                self.answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+            if self.path == "/api/whoami-v2":
+                if self.token_is_known:
+                    self.answer({"name": "user", "type": "user"})
+                else:
+                    self.refuse(401, "", "Invalid credentials in Authorization header")
                 return
-            commit = hub.commit_id(name)
-            root = hub.folder / name
-            if parts[0] == "api" and "tree" in parts:
-                sizes = {file: (root / file).stat().st_size for file in hub.files(name)}
-                self.answer([{"type": "file", "path": f, "size": s, "oid": "0" * 40} for f, s in sizes.items()])
+            if self.path.startswith("/large/"):
+                self.send_large(self.path.split("/")[-1])
                 return
-            if parts[0] == "api":
-                siblings = [{"rfilename": file} for file in hub.files(name)]
-                self.answer({"id": name, "sha": commit, "siblings": siblings, "private": False, "tags": []})
+            if self.path.count("/") < (4 if self.path.startswith("/api/") else 2):
+                self.answer({"error": "no such thing"}, 404)
                 return
-            path = root / "/".join(parts[4:])
-            if not path.is_file():
-                self.answer({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
+            name, rest = self.parts()
+            repository = self.repository(name)
+            if repository is None:
                 return
-            content = path.read_bytes()
-            tag = hashlib.sha1(content).hexdigest()
-            self.answer(content, 200, {"ETag": f'"{tag}"', "X-Repo-Commit": commit})
+            revision = rest[1] if len(rest) > 1 else "main"
+            identity = repository.resolve(revision)
+            if identity is None:
+                self.refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+                return
+            files = repository.commits[identity]
+            if rest[:1] == ["tree"]:
+                self.answer([{"type": "file", "path": p, "size": len(c), "oid": "0" * 40} for p, c in files.items()])
+            elif rest[:1] == ["resolve"]:
+                self.send_file(files.get("/".join(rest[2:])), identity, "/".join(rest[2:]))
+            else:
+                siblings = [{"rfilename": path} for path in files]
+                self.answer({"id": name, "sha": identity, "siblings": siblings, "private": repository.private})
 
-        def do_HEAD(self) -> None:
-            self.do_GET()
+        do_HEAD = do_GET  # noqa: N815
+
+        def send_file(self, content: bytes | None, identity: str, path: str) -> None:
+            if content is None:
+                self.answer({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=identity)
+            elif path.endswith(LARGE):
+                digest = hashlib.sha256(content).hexdigest()
+                hub.large[digest] = content
+                linked = {
+                    "X_Linked_Etag": f'"{digest}"',
+                    "X_Linked_Size": str(len(content)),
+                    "X_Repo_Commit": identity,
+                }
+                self.answer(b"", 302, Location=f"{elsewhere}/large/{digest}", **linked)
+            else:
+                self.answer(content, ETag=f'"{hashlib.sha1(content).hexdigest()}"', X_Repo_Commit=identity)
+
+        def send_large(self, digest: str) -> None:
+            content = hub.large[digest]
+            if begin := re.match(r"bytes=(\d+)-", self.headers.get("Range", "")):
+                rest = content[int(begin[1]) :]
+                self.answer(rest, 206, Content_Range=f"bytes {begin[1]}-{len(content) - 1}/{len(content)}")
+            else:
+                self.answer(content, ETag=f'"{digest}"')
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hub.address = f"http://127.0.0.1:{server.server_address[1]}"
+    elsewhere = hub.address.replace("127.0.0.1", "localhost")  # as on the Hub, large files come from another host
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

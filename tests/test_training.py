@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.hub import load_discriminator
+from glcic_hub.model_files import load_discriminator
 from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.trainer import train
 from tests.conftest import ENVIRONMENT, LAUNCH_TWO, MEAN_PIXEL, ROOT, TWO_PROCESSES, make_hole, make_photo
@@ -278,15 +278,16 @@ def test_without_discriminators_all_is_phase_1(photographs: Path, tmp_path: Path
 def test_pushed_to_the_hub_and_trained_further_from_there(photographs: Path, tmp_path: Path) -> None:
     SMALL.save(tmp_path / "recipe.yaml")
     options = ["--data", photographs, "--recipe", tmp_path / "recipe.yaml", "--workers", 0, "--trackers"]
-    with serve_hub(tmp_path / "hub") as hub:
+    with serve_hub() as hub:
         environment = {**ENVIRONMENT, "HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
+        environment["HF_HUB_DISABLE_XET"] = "1"
         pushed = run_script(
             *options, "--output", tmp_path / "run", "--push_to_hub", "user/model", "--push-every", 4, env=environment
         )
         assert pushed.returncode == 0, pushed.stderr
-        assert hub.commits["user/model"] == ["Step 4", "Step 8", "Trained model"]
-        assert hub.files("user/model") == sorted(path.name for path in (tmp_path / "run" / "model").iterdir())
-        card = (hub.folder / "user" / "model" / "README.md").read_text()
+        assert hub.repositories["user/model"].titles == ["Step 4", "Step 8", "Trained model"]
+        assert set(hub.files("user/model")) == {path.name for path in (tmp_path / "run" / "model").iterdir()}
+        card = hub.files("user/model")["README.md"].decode()
         assert 'from_pretrained("user/model")' in card
 
         steps = ["--completion-steps", 0, "--discriminator-steps", 0, "--total-steps", 1]
@@ -296,7 +297,7 @@ def test_pushed_to_the_hub_and_trained_further_from_there(photographs: Path, tmp
 
         missing = run_script(*options, "--output", tmp_path / "other", "--from", "user/nothing", env=environment)
         assert missing.returncode == 1
-        assert "no folder user/nothing, and on the Hub: 404" in missing.stderr
+        assert "cannot load user/nothing: there is no such folder here, and nothing of that name" in missing.stderr
         stranger = {**environment, "HF_TOKEN": "x"}
         refused = run_script(*options, "--output", tmp_path / "other", "--push-to-hub", "user/model", env=stranger)
         assert refused.returncode == 1

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor, nn
 
-from glcic_hub.networks.layers import ConvNormAct
+from glcic_hub.networks.layers import ConvActNorm, ConvNormAct
 from glcic_hub.networks.table_2 import PAPER_WIDTH, TABLE_2, Row
 
+Order: TypeAlias = Literal["norm-relu", "relu-norm"]
 
-def _block(row: Row, inputs: int, outputs: int) -> ConvNormAct:
+
+def _block(row: Row, inputs: int, outputs: int, order: Order) -> ConvNormAct:
     if row.type == "output":
         return ConvNormAct(
             nn.Conv2d(inputs, outputs, row.kernel, padding=row.kernel // 2), nn.Identity(), nn.Sigmoid()
         )
+    biased = order == "relu-norm"  # before batch normalisation a bias would have no effect
     convolution: nn.Conv2d | nn.ConvTranspose2d
     if row.type == "deconv":
         stride = round(1 / row.stride)
         convolution = nn.ConvTranspose2d(
-            inputs, outputs, row.kernel, stride=stride, padding=(row.kernel - stride) // 2, bias=False
+            inputs, outputs, row.kernel, stride=stride, padding=(row.kernel - stride) // 2, bias=biased
         )
     else:
         convolution = nn.Conv2d(
@@ -28,9 +33,10 @@ def _block(row: Row, inputs: int, outputs: int) -> ConvNormAct:
             stride=int(row.stride),
             padding=row.dilation * (row.kernel // 2),
             dilation=row.dilation,
-            bias=False,
+            bias=biased,
         )
-    return ConvNormAct(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    block = ConvActNorm if order == "relu-norm" else ConvNormAct
+    return block(convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class CompletionNetwork(nn.Module):
@@ -39,19 +45,22 @@ class CompletionNetwork(nn.Module):
     Args:
         width: Outputs of the first layer (64 in the paper); all but the last scale with it.
         mean_pixel: Mean (red, green, blue) of the training photographs, each in [0, 1].
+        order: `"norm-relu"`: batch normalisation before the activation, and the mean pixel taken off the input, as the
+            paper's. `"relu-norm"`: after it, and an input from which nothing is taken off, as otenim/GLCIC-PyTorch's.
     """
 
     mean_pixel: Tensor
 
-    def __init__(self, width: int, mean_pixel: tuple[float, float, float]) -> None:
+    def __init__(self, width: int, mean_pixel: tuple[float, float, float], order: Order = "norm-relu") -> None:
         super().__init__()
+        self.order = order
         # The config holds the mean pixel, the weights do not: one place to read it from.
         self.register_buffer("mean_pixel", torch.tensor(mean_pixel).view(1, 3, 1, 1), persistent=False)
         blocks = []
         inputs = 4  # red, green, blue, mask
         for row in TABLE_2:
             outputs = row.outputs if row.type == "output" else row.outputs * width // PAPER_WIDTH
-            blocks.append(_block(row, inputs, outputs))
+            blocks.append(_block(row, inputs, outputs, order))
             inputs = outputs
         self.layers = nn.Sequential(*blocks)
 
@@ -70,8 +79,10 @@ class CompletionNetwork(nn.Module):
 
     def encode_input(self, image: Tensor, mask: Tensor) -> Tensor:
         """The (B, 4, H, W) input of the first layer; takes what `forward` does."""
-        # The hole holds the mean pixel; less the mean, that is 0 (sec. 3.1).
-        known = (image - self.mean_pixel) * (1 - mask)
+        if self.order == "relu-norm":
+            known = image * (1 - mask) + self.mean_pixel * mask
+        else:  # the hole holds the mean pixel; less the mean, that is 0 (sec. 3.1)
+            known = (image - self.mean_pixel) * (1 - mask)
         return torch.cat([known, mask], dim=1)
 
 

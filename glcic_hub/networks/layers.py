@@ -22,5 +22,21 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C', H', W')."""
-        y: Tensor = self.act(self.norm(self.conv(x)))
+        return self.finish(self.conv(x))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """All that comes after the convolution."""
+        y: Tensor = self.act(self.norm(x))
+        return y
+
+
+class ConvActNorm(ConvNormAct):
+    """Convolution, activation, batch normalisation, in this order, as otenim/GLCIC-PyTorch has it.
+
+    The normalisation cannot be folded into the next convolution exactly: that pads with zeros, which come after it.
+    """
+
+    def finish(self, x: Tensor) -> Tensor:
+        """All that comes after the convolution."""
+        y: Tensor = self.norm(self.act(x))
         return y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 import warnings
@@ -16,8 +17,10 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from glcic_hub.card import UNNAMED, write_card
 from glcic_hub.config import GLCICConfig
-from glcic_hub.hub import push_folder, save_card, save_model
+from glcic_hub.hub import push_folder
+from glcic_hub.model_files import save_model
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.pipeline import GLCICPipeline
 from glcic_hub.training.phases import Batch, Networks, completion_step, discriminator_step, joint_step
@@ -141,10 +144,7 @@ class Loop:
         """Measures the completion network, draws the grid, and keeps the model if it is the best of its phase."""
         if not self.accelerator.is_main_process or not self.examples:
             return
-        completion = CompletionNetwork(self.config.width, self.config.mean_pixel)
-        completion.load_state_dict(self.networks.bare(self.networks.completion).state_dict())
-        pipe = GLCICPipeline(self.config, completion.eval(), device=self.accelerator.device)
-        figures, picture = validate(pipe, self.examples)
+        figures, picture = validate(self._pipeline(self.config), self.examples)
         phase = self.recipe.phase_of(done - 1)
         best_before = max(
             ((entry["phase"], entry["ssim"]) for entry in self.run.read_log() if "ssim" in entry), default=(0, 0.0)
@@ -199,27 +199,30 @@ class Loop:
 
     def _write_model(self, folder: Path, done: int) -> None:
         completion, *discriminators = self._networks()
-        save_model(folder, self.config, completion, *discriminators, dtype=torch.float16)
+        config = dataclasses.replace(self.config, training=self._record(done))
+        save_model(folder, config, completion, *discriminators, dtype=torch.float16)
         self.recipe.save(folder / "recipe.yaml")
+        write_card(folder, self._pipeline(config), self.repository or UNNAMED)
+
+    def _pipeline(self, config: GLCICConfig) -> GLCICPipeline:
+        completion = CompletionNetwork(config.width, config.mean_pixel)
+        completion.load_state_dict(self.networks.bare(self.networks.completion).state_dict())
+        return GLCICPipeline(config, completion.eval(), device=self.accelerator.device)
+
+    def _record(self, done: int) -> dict[str, Any]:
+        """What the model's config says of its training."""
         measured = {entry["phase"]: entry for entry in self.run.read_log() if "ssim" in entry}  # the last of each
-        rows = [
-            f"| {phase} | {row['step']} | {row['psnr']:.2f} | {row['ssim']:.3f} | {row['texture']:.2f} |"
-            for phase, row in measured.items()
-        ]
-        table = ["| after phase | step | PSNR, dB | SSIM | texture ratio |", "|---|---|---|---|---|", *rows]
         count = self.facts["photographs"]
         held_out = f", of which {len(self.examples)} were held out" if self.facts["validation"] is None else ""
-        save_card(
-            folder,
-            {
-                "name": self.repository or "path/of/this/folder",
-                "data": self.facts["data"] + (", streamed" if count is None else f", {count} photographs{held_out}"),
-                "mean_pixel": ", ".join(map(str, self.config.mean_pixel)),
-                "steps": f"{done} of {self.recipe.phase_ends[-1]}; the phases end at {self.recipe.phase_ends}",
-                "start": self.facts["start"] or "scratch",
-                "software": f"glcic-hub {__version__}, torch {torch.__version__}",
-                "recipe": (folder / "recipe.yaml").read_text(encoding="utf-8"),
-                "validation": f"{len(self.examples)} photographs that were not trained on",
-                "figures": "\n".join(table) if rows else "Not measured.",
-            },
-        )
+        return {
+            "data": self.facts["data"] + (", streamed" if count is None else f", {count} photographs{held_out}"),
+            "steps": f"{done} of {self.recipe.phase_ends[-1]}; the phases end at {self.recipe.phase_ends}",
+            "start": self.facts["start"] or "scratch",
+            "software": f"glcic-hub {__version__}, torch {torch.__version__}",
+            "recipe": self.recipe.entries(),
+            "validation": f"{len(self.examples)} photographs that were not trained on",
+            "figures": [
+                {"phase": phase, **{name: row[name] for name in ("step", "psnr", "ssim", "texture")}}
+                for phase, row in measured.items()
+            ],
+        }

@@ -21,7 +21,8 @@ from torch import nn
 
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import first_line
-from glcic_hub.hub import find_model, load_discriminator, load_model, make_repository
+from glcic_hub.hub import fetch_model, make_repository
+from glcic_hub.model_files import load_discriminator, load_model
 from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
 from glcic_hub.training.data import load_batches
 from glcic_hub.training.initialisation import initialise_spreading
@@ -133,7 +134,7 @@ def train(
     with accelerator.local_main_process_first():  # one download for all
         photographs = open_photographs(data, stream=stream)
         validation_photographs = None if validation is None else open_photographs(validation, stream=stream)
-        start = None if start_from is None or resume else find_model(start_from)
+        start = None if start_from is None or resume else fetch_model(start_from, discriminators=True)
     facts: dict[str, Any] = {
         "data": _name(data),
         "photographs": None if isinstance(photographs, Stream) else len(photographs),
@@ -269,6 +270,8 @@ def _check_start(recipe: Recipe, start: Path | None, config: GLCICConfig | None)
     missing = "phase 1 (completion_steps is 0)" if first == 0 else "phase 2 (discriminator_steps is 0)"
     if config is None and (first == 0 or first == second < last):
         raise ValueError(f"the recipe has no {missing}, so it needs a trained model to start from")
+    if config is not None and config.order != "norm-relu":
+        raise ValueError(f"{start} has the order {config.order}, which completes and is not trained further")
     if config is not None and config.width != recipe.width:
         raise ValueError(f"{start} has the width {config.width}, and the recipe says {recipe.width}")
 

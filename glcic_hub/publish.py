@@ -1,0 +1,154 @@
+"""Models and Spaces for the Hub: what is uploaded, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from glcic_hub.card import CARD_FILE, CARD_PICTURE, UNNAMED, write_card
+from glcic_hub.hub import make_repository, push_folder
+from glcic_hub.model_files import CONFIG_FILE, DISCRIMINATOR_PARTS, WEIGHTS_FILE
+from glcic_hub.pipeline import GLCICPipeline
+
+MODEL_FILES = (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    *(f"{part}.safetensors" for part in DISCRIMINATOR_PARTS),
+    "recipe.yaml",
+    CARD_FILE,
+    CARD_PICTURE,
+)
+
+SPACE_APP = '''"""The demo, on this machine or as a Space on the Hub."""
+
+from glcic_hub.demo import make_demo
+
+demo = make_demo()
+
+if __name__ == "__main__":
+    demo.launch()
+'''
+
+SPACE_README = """---
+title: Image completion
+emoji: 🩹
+colorFrom: gray
+colorTo: green
+sdk: gradio
+sdk_version: {gradio}
+app_file: app.py
+pinned: false
+license: other
+license_name: research-only
+short_description: Paint over what should go, and it is filled in
+tags:
+- image-completion
+- inpainting
+- glcic
+---
+
+# Image completion
+
+Paint over what should go from a photograph; it is filled in, and all else stays as it was, bit for bit. By *Globally
+and Locally Consistent Image Completion* (Iizuka, Simo-Serra and Ishikawa, SIGGRAPH 2017), with glcic-hub {version}.
+
+On a machine of your own: `pip install -r requirements.txt gradio=={gradio}`, then `python app.py`.
+"""
+
+
+def push_model(
+    folder: Path,
+    name: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Model of glcic-hub",
+) -> str:
+    """Uploads a model folder, discriminators included, in one commit.
+
+    Its model card goes as it is, with the model's name filled in; one is made if there is none.
+
+    Args:
+        folder: As the training or `GLCICPipeline.save_pretrained` wrote it.
+        name: `user/name`, or `name` for one of your own; made if it does not exist.
+        private: Of a new repository; None takes the account's default.
+        token: None takes the one of `hf auth login` or `HF_TOKEN`.
+        create_pr: Propose the commit as a pull request.
+        commit_message: Its first line.
+
+    Returns:
+        The address of the commit, or of the pull request.
+
+    Raises:
+        FileNotFoundError: The folder holds no model.
+        ValueError: The model is broken, or `name` is not a name.
+        PermissionError: There is no token, or it is refused.
+        OSError: The Hub cannot be reached or fails.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no model in {folder}: it is no folder")
+    pipe = GLCICPipeline.from_pretrained(folder, device="cpu")  # what cannot be loaded is not uploaded
+    repository = make_repository(name, private=private, token=token)
+    with tempfile.TemporaryDirectory() as temporary:
+        upload = Path(temporary)
+        for file in MODEL_FILES:
+            if (folder / file).is_file():
+                shutil.copy(folder / file, upload)
+        card = upload / CARD_FILE
+        if card.exists():
+            card.write_text(card.read_text(encoding="utf-8").replace(UNNAMED, repository), encoding="utf-8")
+        else:
+            write_card(upload, pipe, repository)
+        return push_folder(upload, repository, commit_message, token=token, create_pr=create_pr)
+
+
+def write_space(folder: Path) -> None:
+    """Writes what a Gradio Space needs: its README with metadata, requirements, `app.py` and this package.
+
+    Args:
+        folder: Existing.
+
+    Raises:
+        ModuleNotFoundError: gradio is not installed, whose version the Space is to have.
+        OSError: The folder cannot be written.
+    """
+    import gradio
+
+    needed = [Requirement(line) for line in metadata.requires("glcic-hub") or ()]
+    core = sorted(str(requirement) for requirement in needed if requirement.marker is None)
+    version = metadata.version("glcic-hub")
+    (folder / "README.md").write_text(
+        SPACE_README.format(gradio=gradio.__version__, version=version), encoding="utf-8"
+    )
+    (folder / "requirements.txt").write_text("\n".join(core) + "\n", encoding="utf-8")
+    (folder / "app.py").write_text(SPACE_APP, encoding="utf-8")
+    package = Path(__file__).parent
+    shutil.copytree(package, folder / "glcic_hub", ignore=shutil.ignore_patterns("__pycache__", ".*"))
+
+
+def push_space(name: str, *, private: bool | None = None, token: str | None = None) -> str:
+    """Makes a Gradio Space of the demo, or brings it up to date, in one commit.
+
+    Args:
+        name: `user/name`, or `name` for one of your own.
+        private: Of a new Space; None takes the account's default.
+        token: None takes the one of `hf auth login` or `HF_TOKEN`.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ModuleNotFoundError: gradio is not installed.
+        ValueError: `name` is not a name.
+        PermissionError: There is no token, or it is refused.
+        OSError: The Hub cannot be reached or fails.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        write_space(Path(temporary))
+        repository = make_repository(name, kind="space", private=private, token=token)
+        return push_folder(Path(temporary), repository, "The demo of glcic-hub", kind="space", token=token)

@@ -1,0 +1,343 @@
+"""The Hub, both ways, with its real client, over HTTP: another process, faults and hostile files included."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from glcic_hub import GLCICPipeline
+from glcic_hub.cli import main
+from glcic_hub.model_files import load_model
+from glcic_hub.pipeline import PRETRAINED
+from tests.conftest import ENVIRONMENT
+from tests.hub_client import digests
+from tests.local_hub import TOKEN, LocalHub, serve_hub
+
+Ask = Callable[..., dict[str, str]]
+
+
+class Client:
+    """A process that talks to the Hub, with a cache of its own."""
+
+    def __init__(self, hub: LocalHub, home: Path, **environment: str) -> None:
+        fixed = {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN}
+        self.home = home
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.hub_client"],
+            env={**ENVIRONMENT, **fixed, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def __call__(self, **request: Any) -> dict[str, str]:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer: dict[str, str] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def hub() -> Iterator[LocalHub]:
+    with serve_hub() as served:
+        yield served
+
+
+@pytest.fixture
+def start(hub: LocalHub, tmp_path: Path) -> Iterator[Callable[..., Client]]:
+    clients: list[Client] = []
+
+    def start_client(home: str = "home", **environment: str) -> Client:
+        clients.append(Client(hub, tmp_path / home, **environment))
+        return clients[-1]
+
+    yield start_client
+    for client in clients:
+        client.close()
+
+
+def model_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_there_and_back(hub: LocalHub, start: Callable[..., Client], model_folder: Path, pipe: GLCICPipeline) -> None:
+    """Pushed by one process, loaded by others: the same bits; the second time only the etag is asked for."""
+    pushed = start()(model=str(model_folder), push_to="user/model", push_options={"private": True})
+    assert pushed["address"].startswith(f"{hub.address}/user/model/commit/")
+    repository = hub.repositories["user/model"]
+    assert repository.titles == ["Model of glcic-hub"] and repository.private
+    files = hub.files("user/model")
+    assert set(files) == {"config.json", "model.safetensors", "README.md", "before-after.jpg"}
+    assert any(method == "PUT" for method, _ in hub.requests)  # the weights went through the large file storage
+    check_card(files["README.md"].decode(), "user/model")
+
+    hub.add("user/model", {**files, "global_discriminator.safetensors": b"large"}, private=True)
+    hub.requests.clear()
+    second = start("elsewhere")
+    assert second(model="user/model") == digests(pipe)
+    paths = [path for method, path in hub.requests if method == "GET" and "/resolve/" in path]
+    assert {path.split("/")[-1] for path in paths} <= {"config.json", "model.safetensors"}
+    hub.requests.clear()
+    assert second(model="user/model") == digests(pipe)
+    assert [method for method, _ in hub.requests] == ["HEAD"] and "config.json" in hub.requests[0][1]
+    hub.requests.clear()
+    assert second(model="user/model", local_files_only=True) == digests(pipe)
+    offline = start("elsewhere", HF_HUB_OFFLINE="1")
+    assert offline(model="user/model") == digests(pipe)
+    assert not hub.requests
+    assert "not in the cache, and downloads are switched off" in offline(model="user/other")["error"]
+
+
+def check_card(text: str, name: str) -> None:
+    """By huggingface_hub's own classes, and by what readers look for."""
+    data = ModelCard(text).data.to_dict()  # type: ignore[no-untyped-call]
+    assert data["library_name"] == "glcic-hub" and data["pipeline_tag"] == "image-to-image"
+    assert "inpainting" in data["tags"]
+    assert f'from_pretrained("{name}")' in text and "before-after.jpg" in text
+    assert "## Limits and bias" in text and "10.1145/3072959.3073659" in text and "$" not in text
+
+
+def test_revisions_and_proposals(
+    hub: LocalHub, start: Callable[..., Client], model_folder: Path, pipe: GLCICPipeline
+) -> None:
+    files = model_files(model_folder)
+    repository = hub.add("user/model", files)
+    repository.references["v1"] = repository.references["main"]
+    repository.commit("second", model_files(PRETRAINED))
+    client = start()
+    assert client(model="user/model", revision="v1") == digests(pipe)
+    packaged = digests(GLCICPipeline.from_pretrained(device="cpu"))["weights"]
+    assert client(model="user/model")["weights"] == packaged
+    assert client(model="user/model", revision=repository.references["v1"]) == digests(pipe)
+    assert "no such revision" in client(model="user/model", revision="v9")["error"]
+    proposal = client(model=str(model_folder), push_to="user/model", push_options={"create_pr": True})
+    assert proposal["address"] == f"{hub.address}/user/model/discussions/1"
+    assert client(model="user/model")["weights"] == packaged
+    assert client(model="user/model", force_download=True)["weights"] == packaged
+
+
+def test_what_goes_wrong_is_said_in_a_sentence(
+    hub: LocalHub, start: Callable[..., Client], model_folder: Path
+) -> None:
+    files = model_files(model_folder)
+    hub.add("user/model", files)
+    hub.add("user/private", files, private=True)
+    hub.add("user/gated", files, gated=True)
+    hub.add("user/pickle", {"config.json": files["config.json"], "pytorch_model.bin": pickle.dumps([1])})
+    hub.add("user/data", {"data.csv": b""})
+    hub.add("user/other", {**files, "config.json": b'{"model_type": "bert"}'})
+    hub.add("user/newer", {**files, "config.json": files["config.json"].replace(b'_version": 1', b'_version": 2')})
+    hub.add("user/truncated", {**files, "model.safetensors": files["model.safetensors"][:-100]})
+    client, stranger, forger = start(), start("a", HF_TOKEN=""), start("b", HF_TOKEN="hf_wrong")
+    for asked, model, sentence in (
+        (client, "user/nothing", "FileNotFoundError: cannot load user/nothing: there is no such folder here, and"),
+        (stranger, "user/private", "if it is private, log in"),
+        (
+            client,
+            "user/gated",
+            f"PermissionError: cannot load user/gated: it is gated; ask for access at {hub.address[:9]}",
+        ),
+        (forger, "user/model", "PermissionError: cannot load user/model: the Hub refuses the token (401)"),
+        (
+            client,
+            "user/pickle",
+            "ValueError: user/pickle has no model.safetensors but pytorch_model.bin, which",
+        ),
+        (client, "user/data", "FileNotFoundError: user/data is no model of this kind: it lacks config.json, model.s"),
+        (client, "user/other", 'it lacks "model_type": "glcic"'),
+        (client, "user/newer", "config has format_version 2, and this release reads 1: a newer glcic-hub may read it"),
+        (client, "user/truncated", "not a whole safetensors file"),
+        (client, "user/a b", "ValueError: cannot load user/a b: on the Hub a name is user/name"),
+        (client, "../../etc", "FileNotFoundError: no model in"),
+    ):
+        error = asked(model=model)["error"]
+        assert sentence in error and "\n" not in error, error
+    pushed = forger(model=str(model_folder), push_to="user/model")["error"]
+    assert pushed.startswith("PermissionError: cannot push to user/model: the Hub refuses the token (401)")
+    assert "log in" in stranger(model=str(model_folder), push_to="user/model")["error"]
+
+
+def test_faults_of_the_hub(model_folder: Path, tmp_path: Path) -> None:
+    """Side by side, as the client tries each again for half a minute before it gives up."""
+
+    def load_and_push(fault: int | None) -> list[str]:
+        with serve_hub() as hub:
+            hub.add("user/model", model_files(model_folder))
+            hub.faults += [("/user/model/", fault)] if fault else []
+            client = Client(hub, tmp_path / f"{fault}", **({} if fault else {"HF_ENDPOINT": "http://127.0.0.1:9"}))
+            answers = [client(model="user/model")]
+            if fault:
+                hub.faults.clear()
+                answers.append(client(model="user/model"))
+            else:
+                answers.append(client(model=str(model_folder), push_to="user/model"))
+            client.close()
+            return [answer.get("error", "good") for answer in answers]
+
+    faults = (429, 403, 500, None)
+    with ThreadPoolExecutor() as pool:
+        busy, refused, broken, absent = pool.map(load_and_push, faults)
+    what = "cannot load user/model: "
+    assert busy[0].startswith(f"OSError: {what}the Hub says that this were too many requests (429)")
+    assert refused[0].startswith(f"PermissionError: {what}the Hub refuses the token (403)")
+    assert broken[0].startswith(f"OSError: {what}the Hub has a fault (500)")
+    assert absent[0].startswith(f"OSError: {what}it is not in the cache, and the Hub cannot be reached")
+    assert "cannot push to user/model: the connection to the Hub failed" in absent[1]
+    assert [busy[1], refused[1], broken[1]] == ["good"] * 3
+    assert not any("\n" in error for error in (*busy, *refused, *broken, *absent))
+
+
+def test_a_download_that_breaks_off_leaves_nothing_to_trust(
+    hub: LocalHub, start: Callable[..., Client], model_folder: Path, pipe: GLCICPipeline
+) -> None:
+    hub.add("user/model", model_files(model_folder))
+    hub.faults += [("/large/", 0)] * 50
+    client = start()
+    assert "error" in client(model="user/model")
+    assert not list(client.home.rglob("model.safetensors"))
+    hub.faults.clear()
+    assert client(model="user/model") == digests(pipe)
+
+
+def test_a_full_disk(hub: LocalHub, model_folder: Path, tmp_path: Path) -> None:
+    """Stands for a full disk: the process must not write a file of over 10 kB."""
+    hub.add("user/model", model_files(model_folder))
+    environment = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    command = ["complete", "--sample", "coffee", "--model", "user/model", "-o", str(tmp_path / "out.png")]
+    done = subprocess.run(
+        [sys.executable, "-m", "glcic_hub", *command],
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+    )
+    assert done.returncode == 1
+    assert "glcic: error: cannot load user/model: the disk is full" in done.stderr and "Traceback" not in done.stderr
+
+
+def hostile_models(folder: Path, where: Path) -> dict[Path, str]:
+    """Copies of a model, each with something in it that would harm; and what the refusal says."""
+    config = json.loads((folder / "config.json").read_text())
+    weights = (folder / "model.safetensors").read_bytes()
+    length = int.from_bytes(weights[:8], "little")
+    header = json.loads(weights[8 : 8 + length])
+    expected = {}
+
+    def copy(name: str, message: str) -> Path:
+        shutil.copytree(folder, where / name)
+        expected[where / name] = message
+        return where / name
+
+    def with_header(changed: Any) -> bytes:
+        text = json.dumps(changed).encode()
+        return len(text).to_bytes(8, "little") + text + weights[8 + length :]
+
+    harm = f"__import__('os').mkdir({str(where / 'harm')!r})"
+    code = b"cbuiltins\neval\n(S" + repr(harm).encode() + b"\ntR."
+    (copy("pickle", "not a whole safetensors file") / "model.safetensors").write_bytes(code)
+    huge = (10**12).to_bytes(8, "little") + weights[8:]
+    (copy("lying length", "not a whole safetensors file") / "model.safetensors").write_bytes(huge)
+    first = "layers.0.conv.weight"
+    beyond = header | {first: header[first] | {"data_offsets": [0, 10**12]}}
+    (copy("lying offsets", "not a whole safetensors file") / "model.safetensors").write_bytes(with_header(beyond))
+    large = header | {first: header[first] | {"shape": [10**9, 10**9, 5, 5]}}
+    (copy("huge shape", "safetensors") / "model.safetensors").write_bytes(with_header(large))
+    path = json.dumps(config | {"weights": "../../x"})
+    (copy("path", "config has unknown entries: weights") / "config.json").write_text(path)
+    (copy("wide", "width must be an even number from 2 to 1024") / "config.json").write_text(
+        json.dumps(config | {"width": 10**9})
+    )
+    (copy("widest", "layers.0.conv.weight is .4, 4, 5, 5., the config says .1024") / "config.json").write_text(
+        json.dumps(config | {"width": 1024})
+    )
+    with (copy("2 GB", "config.json has 2000000000 bytes") / "config.json").open("wb") as file:
+        file.truncate(2_000_000_000)
+    (copy("deep", "config is not JSON") / "config.json").write_text("[" * 500_000)
+    return expected
+
+
+def test_hostile_models(tmp_path: Path, model_folder: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for folder, message in hostile_models(model_folder, tmp_path).items():
+        with pytest.raises(ValueError, match=message):
+            load_model(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
+    assert not (tmp_path / "harm").exists()
+
+
+def test_glcic_push(
+    hub: LocalHub, model_folder: Path, tmp_path: Path, pipe: GLCICPipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder as training leaves it: its card gets the model's name, files of others stay behind."""
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    (folder / "README.md").write_text('from_pretrained("path/of/this/folder")')
+    (folder / "secret.txt").write_text("x")
+    environment = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "glcic_hub", "push", str(folder), "model", "-m", "mine"],
+        env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"uploaded: {hub.address}/user/model/commit/" in done.stdout
+    assert hub.repositories["user/model"].titles == ["mine"]
+    files = hub.files("user/model")
+    assert set(files) == {"config.json", "model.safetensors", "README.md"}
+    assert files["README.md"] == b'from_pretrained("user/model")'
+    (folder / "model.safetensors").write_bytes(b"junk")
+    assert main(["push", str(folder), "user/model"]) == 1
+    assert "not a whole safetensors file" in capsys.readouterr().err
+    assert main(["push", str(tmp_path / "nothing"), "user/model"]) == 1
+    assert "it is no folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["push", "user/model"])
+
+
+def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
+    """What is uploaded is what a Gradio Space needs, and runs."""
+    environment = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "glcic_hub", "push", "--space", "user/demo"],
+        env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert hub.repositories["spaces/user/demo"].details["sdk"] == "gradio"
+    files = hub.files("spaces/user/demo")
+    assert {path.split("/")[0] for path in files} == {"README.md", "requirements.txt", "app.py", "glcic_hub"}
+    assert "glcic_hub/pretrained/model.safetensors" in files and not any("__pycache__" in path for path in files)
+    readme = files["README.md"].decode()
+    details = yaml.safe_load(readme.split("---")[1])
+    assert details["sdk"] == "gradio" and details["app_file"] == "app.py"
+    requirements = files["requirements.txt"].decode()
+    assert "torch" in requirements and "pytest" not in requirements
+    assert files["app.py"] == Path("app.py").read_bytes()
+    for path, content in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    script = "import app, glcic_hub; print(type(app.demo).__name__, glcic_hub.__file__)"
+    ran = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ}, capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert ran.stdout.split() == ["Blocks", str(tmp_path / "glcic_hub" / "__init__.py")], ran.stderr
