@@ -1,8 +1,8 @@
 """The demo, on this machine or as a Space on the Hub."""
 
-from glcic_hub.demo import make_demo
+from glcic_hub.demo import launch, make_demo
 
 demo = make_demo()
 
 if __name__ == "__main__":
-    demo.launch()
+    launch(demo)

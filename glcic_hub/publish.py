@@ -25,12 +25,12 @@ MODEL_FILES = (
 
 SPACE_APP = '''"""The demo, on this machine or as a Space on the Hub."""
 
-from glcic_hub.demo import make_demo
+from glcic_hub.demo import launch, make_demo
 
 demo = make_demo()
 
 if __name__ == "__main__":
-    demo.launch()
+    launch(demo)
 '''
 
 SPACE_README = """---
@@ -110,6 +110,8 @@ def push_model(
 def write_space(folder: Path) -> None:
     """Writes what a Gradio Space needs: its README with metadata, requirements, `app.py` and this package.
 
+    The requirements are the versions that are installed here.
+
     Args:
         folder: Existing.
 
@@ -120,12 +122,13 @@ def write_space(folder: Path) -> None:
     import gradio
 
     needed = [Requirement(line) for line in metadata.requires("glcic-hub") or ()]
-    core = sorted(str(requirement) for requirement in needed if requirement.marker is None)
+    names = sorted(requirement.name for requirement in needed if requirement.marker is None)
+    pins = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]  # without "+cpu" and its like
     version = metadata.version("glcic-hub")
     (folder / "README.md").write_text(
         SPACE_README.format(gradio=gradio.__version__, version=version), encoding="utf-8"
     )
-    (folder / "requirements.txt").write_text("\n".join(core) + "\n", encoding="utf-8")
+    (folder / "requirements.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")
     (folder / "app.py").write_text(SPACE_APP, encoding="utf-8")
     package = Path(__file__).parent
     shutil.copytree(package, folder / "glcic_hub", ignore=shutil.ignore_patterns("__pycache__", ".*"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import subprocess
@@ -330,7 +331,7 @@ def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
     details = yaml.safe_load(readme.split("---")[1])
     assert details["sdk"] == "gradio" and details["app_file"] == "app.py"
     requirements = files["requirements.txt"].decode()
-    assert "torch" in requirements and "pytest" not in requirements
+    assert re.search(r"^torch==[\d.]+$", requirements, re.MULTILINE) and "pytest" not in requirements
     assert files["app.py"] == Path("app.py").read_bytes()
     for path, content in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)

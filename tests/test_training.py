@@ -98,7 +98,7 @@ def test_what_a_run_leaves(trained: Path) -> None:
 def test_the_result_completes_and_can_be_trained_further(trained: Path, photographs: Path, tmp_path: Path) -> None:
     model = trained / "model"
     assert {path.name for path in model.iterdir()} == {
-        "README.md", "config.json", "fusion.safetensors", "global_discriminator.safetensors",
+        "README.md", "before-after.jpg", "config.json", "fusion.safetensors", "global_discriminator.safetensors",
         "local_discriminator.safetensors", "model.safetensors", "recipe.yaml",
     }  # fmt: skip
     pipe = GLCICPipeline.from_pretrained(model)
