@@ -49,6 +49,21 @@ def write_card(folder: Path, pipe: GLCICPipeline, name: str = UNNAMED) -> None:
     write_whole(folder / CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
 
+def name_card(folder: Path, name: str) -> None:
+    """Fills the model's name into a card that was written without.
+
+    Raises:
+        ValueError: The card is not UTF-8.
+        OSError: It cannot be written.
+    """
+    path = folder / CARD_FILE
+    try:
+        text = path.read_text(encoding="utf-8").replace(UNNAMED, name)
+    except UnicodeDecodeError:
+        raise ValueError(f"the model card {CARD_FILE} is not UTF-8") from None
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def card_data(config: GLCICConfig, name: str) -> ModelCardData:
     """The card's metadata: what the Hub shows and finds a model by."""
     training = config.training or {}
@@ -72,7 +87,7 @@ def card_data(config: GLCICConfig, name: str) -> ModelCardData:
         tags=TAGS,
         datasets=training.get("datasets"),
         metrics=list(METRICS) if results else None,
-        model_name=name.split("/")[-1] or "glcic-hub",
+        model_name=name or "glcic-hub",
         eval_results=results or None,
     )
 
@@ -103,7 +118,9 @@ def _training(training: Mapping[str, Any]) -> str:
         "|---|---|",
         *(f"| {title} | {training[key]} |" for key, title in rows.items() if key in training),
     ]
-    recipe = yaml.safe_dump(training["recipe"], sort_keys=False)
+    if "recipe" not in training:
+        return "\n".join(["| | |", "|---|---|", *lines])
+    recipe = yaml.safe_dump(dict(training["recipe"]), sort_keys=False)
     return "\n".join(lines) + f"\n\nRecipe:\n\n```yaml\n{recipe}```"
 
 

@@ -329,23 +329,20 @@ def _add_push(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", action="store_true", help="make a Gradio Space of the demo")
     parser.add_argument("--private", action=argparse.BooleanOptionalAction, help="of what is new")
     parser.add_argument("--create-pr", action="store_true", help="propose it as a pull request")
-    parser.add_argument("-m", "--message", default="Model of glcic-hub", help="of the commit")
+    parser.add_argument("-m", "--message", help="of the commit")
 
 
 def _push(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.space != (options.model is None):
         parser.error("give FOLDER and USER/NAME, or --space and USER/NAME")
+    settings: dict[str, Any] = {"private": options.private, "create_pr": options.create_pr}
+    if options.message is not None:
+        settings["commit_message"] = options.message
     with _needs("demo", "a Space"):
         if options.space:
-            address = push_space(options.name, private=options.private)
+            address = push_space(options.name, **settings)
         else:
-            address = push_model(
-                options.model,
-                options.name,
-                private=options.private,
-                create_pr=options.create_pr,
-                commit_message=options.message,
-            )
+            address = push_model(options.model, options.name, **settings)
     print(f"uploaded: {address}")
     return OK
 

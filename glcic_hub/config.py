@@ -12,6 +12,48 @@ MODEL_TYPE = "glcic"
 FORMAT_VERSION = 1
 
 
+LINES = ("title", "data", "steps", "start", "software", "validation", "terms")
+FIGURES = ("phase", "step", "psnr", "ssim", "texture")
+LICENSE = ("license", "license_name", "license_link")
+
+
+def _check_training(training: Any) -> None:
+    """Makes sure that a record of the training is one that a model card can be made of."""
+
+    def is_line(text: Any) -> bool:
+        return isinstance(text, str) and len(text) <= 2000 and text.isprintable()
+
+    def is_value(value: Any) -> bool:
+        return value is None or type(value) in (bool, int, float) or is_line(value)
+
+    def is_record(record: Any, names: tuple[str, ...]) -> bool:
+        return isinstance(record, Mapping) and set(record) <= set(names)
+
+    if not is_record(training, (*LINES, "recipe", "figures", "license", "datasets")):
+        raise ValueError("training must be a record of what is known of it, and of nothing else")
+    figures, recipe = training.get("figures", []), training.get("recipe", {})
+    checks = {
+        **{name: is_line(training.get(name, "")) for name in LINES},
+        "recipe": isinstance(recipe, Mapping)
+        and all(
+            is_line(name) and all(map(is_value, value if isinstance(value, (list, tuple)) else [value]))
+            for name, value in recipe.items()
+        ),
+        "figures": isinstance(figures, (list, tuple))
+        and all(
+            is_record(row, FIGURES) and len(row) == len(FIGURES) and all(type(v) in (int, float) for v in row.values())
+            for row in figures
+        )
+        and (not figures or "validation" in training),
+        "license": is_record(training.get("license", {}), LICENSE)
+        and all(map(is_line, training.get("license", {}).values())),
+        "datasets": isinstance(training.get("datasets", []), (list, tuple))
+        and all(map(is_line, training.get("datasets", []))),
+    }
+    if wrong := [name for name, good in checks.items() if not good]:
+        raise ValueError(f"training has {wrong[0]} in a form that no training writes")
+
+
 @dataclass(frozen=True, kw_only=True)
 class GLCICConfig:
     """Architecture of the three networks, and the mean pixel they were trained with.
@@ -52,17 +94,18 @@ class GLCICConfig:
                 "sizes must obey 16 <= patch_size <= image_size <= 4096, "
                 f"not patch_size {self.patch_size} and image_size {self.image_size}"
             )
-        try:
-            mean = tuple(float(value) for value in self.mean_pixel)
-        except (TypeError, ValueError):
-            mean = ()
+        given: Any = self.mean_pixel
+        numbers = isinstance(given, (list, tuple)) and all(
+            isinstance(value, (int, float)) and value is not True for value in given
+        )
+        mean = tuple(map(float, given)) if numbers and all(-1 <= value <= 2 for value in given) else ()
         if len(mean) != 3 or not all(0 <= value <= 1 for value in mean):
             raise ValueError(f"mean_pixel must be three numbers in [0, 1], not {self.mean_pixel!r}")
         object.__setattr__(self, "mean_pixel", mean)
         if self.order not in ("norm-relu", "relu-norm"):
             raise ValueError(f"order must be norm-relu or relu-norm, not {self.order!r}")
-        if self.training is not None and not isinstance(self.training, Mapping):
-            raise ValueError(f"training must be a record, not {self.training!r}")
+        if self.training is not None:
+            _check_training(self.training)
 
     def to_json(self) -> str:
         """The text of `config.json`."""
@@ -85,7 +128,7 @@ class GLCICConfig:
         if not isinstance(document, dict) or document.pop("model_type", None) != MODEL_TYPE:
             raise ValueError(f'config is not one of a GLCIC model: it lacks "model_type": "{MODEL_TYPE}"')
         version = document.pop("format_version", None)
-        if version != FORMAT_VERSION:
+        if type(version) is not int or version != FORMAT_VERSION:
             raise ValueError(
                 f"config has format_version {version!r}, and this release reads {FORMAT_VERSION}: "
                 "a newer glcic-hub may read it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,19 +15,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from glcic_hub.config import GLCICConfig
-from glcic_hub.files import first_line
+from glcic_hub.files import first_line, read_small
 from glcic_hub.networks import CompletionNetwork
+from glcic_hub.networks.completion import Order
 from glcic_hub.networks.table_2 import TABLE_2
 
 EPSILON = 1e-5
 """What batch normalisation adds to the variance, in PyTorch and in Torch7 unless they are told otherwise."""
 
-_TENSORS = {
-    **{"Byte": np.uint8, "Char": np.int8, "Short": np.int16, "Int": np.int32, "Long": np.int64},
-    **{"Float": np.float32, "Double": np.float64, "Cuda": np.float32, "CudaDouble": np.float64},
+_AUTHORS = {
+    "title": "A model of the authors, converted",
+    "data": "as sec. 4 of the paper says",
+    "software": "Torch7, by the authors",
+    "license": {"license": "cc-by-nc-sa-4.0"},
+    "terms": "CC BY-NC-SA 4.0, as the authors say.",
 }
-_NORM = "SpatialBatchNormalization"
-_PARAMETRIC = ("SpatialConvolution", "SpatialDilatedConvolution", "SpatialFullConvolution", _NORM)
+_OTHERS = {
+    "title": "A model of otenim/GLCIC-PyTorch, converted",
+    "data": "not recorded",
+    "software": "otenim/GLCIC-PyTorch",
+}
+
+_TENSORS: dict[str, Any] = {"Byte": np.uint8, "Char": np.int8, "Short": np.int16, "Int": np.int32, "Long": np.int64}
+_TENSORS |= {"Float": np.float32, "Double": np.float64}
+_TENSORS |= {f"Cuda{kind}": dtype for kind, dtype in _TENSORS.items()} | {"Cuda": np.float32}
+_CONVOLUTIONS = {
+    "conv": "SpatialConvolution",
+    "dilated conv": "SpatialDilatedConvolution",
+    "deconv": "SpatialFullConvolution",
+    "output": "SpatialConvolution",
+}
 
 
 def convert(source: Path, config: Path | None = None) -> tuple[GLCICConfig, CompletionNetwork]:
@@ -59,9 +76,15 @@ def convert(source: Path, config: Path | None = None) -> tuple[GLCICConfig, Comp
 
 
 def _from_pytorch(source: Path, config: Path | None) -> tuple[GLCICConfig, CompletionNetwork]:
+    if zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError(f"{source} is compressed, which PyTorch's checkpoints are not")
     try:
         found = torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # broken files make it raise a dozen kinds
         raise ValueError(
             f"{source} is broken, or holds more than tensors, which could run code and is not read "
             f"({first_line(error)})"
@@ -84,8 +107,8 @@ def _from_pytorch(source: Path, config: Path | None) -> tuple[GLCICConfig, Compl
                 names[f"layers.{number}.norm.{part}"] = f"bn{number + 1}.{part}"
     if missing := [theirs for theirs in names.values() if theirs not in state]:
         raise ValueError(f"{source} is not the completion network of otenim/GLCIC-PyTorch: it lacks {missing[0]}")
-    network_config = _config_of(state[names["layers.0.conv.weight"]], mean_pixel, source, "relu-norm")
-    tensors = {ours: state[theirs].float() for ours, theirs in names.items()}
+    network_config = _config_of(state[names["layers.0.conv.weight"]], mean_pixel, source, "relu-norm", _OTHERS)
+    tensors = {ours: state[theirs] for ours, theirs in names.items()}
     return network_config, _filled(network_config, tensors, source)
 
 
@@ -94,8 +117,9 @@ def _mean_pixel_beside(source: Path, config: Path | None) -> tuple[float, ...]:
     for place in places:
         if place.is_file():
             try:
-                return tuple(float(value) for value in json.loads(place.read_text(encoding="utf-8"))["mpv"])
-            except (ValueError, KeyError, TypeError):
+                found = json.loads(read_small(place))["mpv"]
+                return tuple(found) if isinstance(found, list) else (math.nan,)
+            except (ValueError, KeyError, TypeError, RecursionError):
                 raise ValueError(f'{place} does not say "mpv", the mean pixel, as a list of three numbers') from None
     raise FileNotFoundError(
         f"{' and '.join(map(str, places))} do not exist; give the config.json of the training, for the mean pixel"
@@ -107,7 +131,7 @@ class _Layer(NamedTuple):
 
     kind: str
     conv: Any
-    norm: Any
+    norm: Any  # None at the output
 
 
 def _from_torch7(source: Path) -> tuple[GLCICConfig, CompletionNetwork]:
@@ -115,18 +139,14 @@ def _from_torch7(source: Path) -> tuple[GLCICConfig, CompletionNetwork]:
     try:
         model, mean = found[b"model"], found[b"mean"]
         mean = np.asarray(_listed(mean) if isinstance(mean, dict) else mean, float).reshape(-1)
-        layers = list(_layers(model))
-        if len(layers) != len(TABLE_2):
-            raise ValueError(f"it has {len(layers)} convolutions, and table 2 of the paper {len(TABLE_2)}")
-        config = _config_of(layers[0].conv["weight"], tuple(mean), source, "norm-relu")
+        layers = _layers(model)
+        config = _config_of(layers[0].conv["weight"], tuple(mean), source, "norm-relu", _AUTHORS)
         tensors: dict[str, Tensor] = {}
         for number, (row, layer) in enumerate(zip(TABLE_2, layers, strict=True)):
             _check_geometry(number, row, layer)
             tensors |= _tensors_of(number, layer)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{source} is not one of the authors' models: {first_line(error)} is not there") from None
-    except ValueError as error:
-        raise ValueError(f"{source} is not one of the authors' models: {first_line(error)}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{source} is not one of the authors' models ({first_line(error)})") from None
     return config, _filled(config, tensors, source)
 
 
@@ -157,7 +177,8 @@ def _checked_tensor_reader(dtype: Any) -> Any:
         if storage is None or math.prod(sizes) == 0 or not sizes:
             return np.empty(0, dtype)
         last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
-        if min(sizes) < 1 or min(strides) < 0 or offset < 0 or last >= len(storage):
+        apart = math.prod(sizes) <= len(storage)  # otherwise elements share memory, of which a copy takes more
+        if min(sizes) < 1 or min(strides) < 0 or offset < 0 or last >= len(storage) or not apart:
             raise ValueError("a tensor that reaches beyond its storage")
         item = storage.dtype.itemsize
         view = np.lib.stride_tricks.as_strided(storage[offset:], sizes, [stride * item for stride in strides])
@@ -166,33 +187,40 @@ def _checked_tensor_reader(dtype: Any) -> Any:
     return read
 
 
-def _layers(model: Any) -> Iterator[_Layer]:
-    """The convolutions of a model in the order in which it runs them."""
-    waiting: _Layer | None = None
-    for module in _modules(model):
-        kind = module.torch_typename().decode().split(".")[-1]
-        if kind not in _PARAMETRIC:
-            continue
-        if kind != _NORM:
-            if waiting is not None:
-                yield waiting
-            waiting = _Layer(kind, module, None)
-        elif waiting is None or waiting.norm is not None:
-            raise ValueError("it has batch normalisation where the paper has none")
-        else:
-            waiting = waiting._replace(norm=module)
-    if waiting is not None:
-        yield waiting
+def _layers(model: Any) -> list[_Layer]:
+    """The convolutions of a model in the order in which it runs them, if what is between them is the paper's."""
+    modules = [module for module in _modules(model, set()) if _kind(module) != "Identity"]
+    layers = []
+    for number, row in enumerate(TABLE_2):
+        wanted = [
+            _CONVOLUTIONS[row.type],
+            *(["Sigmoid"] if row.type == "output" else ["SpatialBatchNormalization", "ReLU"]),
+        ]
+        found, modules = modules[: len(wanted)], modules[len(wanted) :]
+        kinds = [_kind(module) for module in found]
+        if kinds[1:] != wanted[1:] or kinds[0] not in _CONVOLUTIONS.values():
+            raise ValueError(f"layer {number + 1} is {', '.join(kinds)}, and in the paper {', '.join(wanted)}")
+        layers.append(_Layer(kinds[0], found[0], None if row.type == "output" else found[1]))
+    if modules:
+        raise ValueError(f"it goes on after layer {len(TABLE_2)}, with {_kind(modules[0])}")
+    return layers
 
 
-def _modules(module: Any) -> Iterator[Any]:
+def _kind(module: Any) -> str:
+    return str(module.torch_typename().decode().split(".")[-1])
+
+
+def _modules(module: Any, seen: set[int]) -> Iterator[Any]:
     """The modules that hold no others; those of an nngraph module and of nn.Sequential are listed as they run."""
+    if id(module) in seen:
+        raise ValueError("it has a module twice")
+    seen.add(id(module))
     inner = module["modules"]
     if inner is None:
         yield module
     else:
         for part in _listed(inner):
-            yield from _modules(part)
+            yield from _modules(part, seen)
 
 
 def _listed(table: Mapping[Any, Any]) -> list[Any]:
@@ -202,19 +230,16 @@ def _listed(table: Mapping[Any, Any]) -> list[Any]:
 
 def _check_geometry(number: int, row: Any, layer: _Layer) -> None:
     stride = round(1 / row.stride) if row.type == "deconv" else int(row.stride)
-    expected = {
-        "kind": "SpatialFullConvolution" if row.type == "deconv" else None,
-        "kW": row.kernel, "kH": row.kernel, "dW": stride, "dH": stride,
-        "padW": (row.kernel - stride) // 2 if row.type == "deconv" else row.dilation * (row.kernel // 2),
-        "dilationW": row.dilation, "norm": row.type != "output",
-    }  # fmt: skip
-    found = {name: layer.conv[name] for name in ("kW", "kH", "dW", "dH", "padW", "dilationW")}
-    found["kind"] = "SpatialFullConvolution" if layer.kind == "SpatialFullConvolution" else None
-    found["dilationW"] = found["dilationW"] or 1
-    found["norm"] = layer.norm is not None
+    padding = (row.kernel - stride) // 2 if row.type == "deconv" else row.dilation * (row.kernel // 2)
+    expected = {"kW": row.kernel, "kH": row.kernel, "dW": stride, "dH": stride, "padW": padding, "padH": padding}
+    expected |= {"dilationW": row.dilation, "dilationH": row.dilation, "adjW": 0, "adjH": 0}
+    left_out = {"dilationW": 1, "dilationH": 1, "adjW": 0, "adjH": 0}
+    if (layer.kind == "SpatialFullConvolution") != (row.type == "deconv"):
+        raise ValueError(f"layer {number + 1} is {layer.kind}, and in table 2 of the paper {row.type}")
     for name, value in expected.items():
-        if found[name] != value:
-            raise ValueError(f"convolution {number + 1} has {name} {found[name]}, and table 2 of the paper {value}")
+        found = left_out.get(name) if layer.conv[name] is None else layer.conv[name]
+        if found != value:
+            raise ValueError(f"layer {number + 1} has {name} {found}, and table 2 of the paper {value}")
 
 
 def _tensors_of(number: int, layer: _Layer) -> dict[str, Tensor]:
@@ -229,6 +254,8 @@ def _tensors_of(number: int, layer: _Layer) -> dict[str, Tensor]:
         return {f"{conv}.weight": weight, f"{conv}.bias": tensor(layer.conv, "bias")}
     mean, variance = tensor(layer.norm, "running_mean"), tensor(layer.norm, "running_var")
     if bias is not None and np.size(bias):
+        if np.shape(bias) != mean.shape:
+            raise ValueError(f"layer {number + 1} has a bias of {np.size(bias)} entries for {len(mean)} channels")
         mean = mean - tensor(layer.conv, "bias")
     return {
         f"{conv}.weight": weight,
@@ -239,18 +266,29 @@ def _tensors_of(number: int, layer: _Layer) -> dict[str, Tensor]:
     }
 
 
-def _config_of(first: Any, mean_pixel: tuple[float, ...], source: Path, order: Any) -> GLCICConfig:
+def _config_of(first: Any, mean_pixel: Any, source: Path, order: Order, about: Mapping[str, Any]) -> GLCICConfig:
     if len(first.shape) != 4 or first.shape[1] != 4:
         raise ValueError(f"{source}: its first convolution, {tuple(first.shape)}, does not take picture and mask")
-    return GLCICConfig(width=int(first.shape[0]), mean_pixel=mean_pixel, order=order)  # type: ignore[arg-type]
+    return GLCICConfig(
+        width=int(first.shape[0]),
+        mean_pixel=mean_pixel,
+        order=order,
+        training=about,
+    )
 
 
 def _filled(config: GLCICConfig, tensors: Mapping[str, Tensor], source: Path) -> CompletionNetwork:
+    with torch.device("meta"):  # takes no memory, whatever the file says
+        expected = CompletionNetwork(config.width, config.mean_pixel, config.order).state_dict()
+    for name, wanted in expected.items():
+        if wanted.is_floating_point():
+            tensor = tensors[name]
+            if tensor.layout != torch.strided or tensor.is_meta or not tensor.is_floating_point():
+                raise ValueError(f"{source}: {name} is no plain tensor of floating-point numbers")
+            if tensor.shape != wanted.shape:
+                raise ValueError(f"{source}: {name} is {tuple(tensor.shape)}, not {tuple(wanted.shape)}")
+            if not tensor.isfinite().all():
+                raise ValueError(f"{source} holds NaN or infinity in {name}")
     network = CompletionNetwork(config.width, config.mean_pixel, config.order)
-    for name, wanted in network.state_dict().items():
-        if wanted.is_floating_point() and tensors[name].shape != wanted.shape:
-            raise ValueError(f"{source}: {name} is {tuple(tensors[name].shape)}, not {tuple(wanted.shape)}")
-    if broken := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise ValueError(f"{source} holds NaN or infinity in {broken[0]}")
-    network.load_state_dict({**network.state_dict(), **tensors})
+    network.load_state_dict({**network.state_dict(), **{name: tensor.float() for name, tensor in tensors.items()}})
     return network.eval()

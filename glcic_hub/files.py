@@ -39,6 +39,20 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def read_small(path: Path, most: int = 2**20) -> str:
+    """Reads a file of UTF-8 text that is small if it is what it should be.
+
+    Raises:
+        ValueError: It has more than `most` bytes, or is not UTF-8.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most} bytes")
+    return content.decode("utf-8")
+
+
 def _umask() -> int:
     """The process's mask of file permissions, which can only be read by setting it."""
     mask = os.umask(0)
@@ -46,6 +60,6 @@ def _umask() -> int:
     return mask
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says, in one line; its kind if it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

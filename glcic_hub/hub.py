@@ -1,15 +1,17 @@
 """Models on the Hub: download, upload, and what went wrong in a sentence.
 
-Not by `PyTorchModelHubMixin`: that loads a model whose config it could not get, with the class's defaults.
+Not by `PyTorchModelHubMixin`: that takes config and weights from whatever commits are newest when each is asked for,
+and leaves a config that it could not get to whoever builds the network.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
@@ -61,13 +63,15 @@ def fetch_model(
     """
     folder = Path(model)
     if folder.is_dir():
+        if revision is not None:
+            raise ValueError(f"{folder} is a folder here, which has no revisions, such as {revision}; leave that away")
         return folder
     if isinstance(model, Path) or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise FileNotFoundError(f"no model in {folder}: {folder.name} does not exist")
     download = partial(
         hf_hub_download,
         model,
-        token=token,
+        token=_checked(token),
         cache_dir=cache_dir,
         local_files_only=local_files_only,
         force_download=force_download,
@@ -84,16 +88,25 @@ def fetch_model(
             raise
         except EntryNotFoundError as error:
             raise _what_is_missing(model, revision, token, error) from None
-        for part in DISCRIMINATOR_PARTS if discriminators else ():
-            try:
-                download(f"{part}.safetensors", revision=commit)
-            except EntryNotFoundError:  # there need not be any
-                continue
+        if discriminators and not (local_files_only or constants.HF_HUB_OFFLINE):
+            present = HfApi(token=_checked(token)).list_repo_files(model, revision=commit)
+            for file in {f"{part}.safetensors" for part in DISCRIMINATOR_PARTS}.intersection(present):
+                download(file, revision=commit)
     return config.parent
 
 
+def _checked(token: str | bool | None) -> str | bool | None:
+    """A token without what is around it in a file; the HTTP library would print one that it cannot send."""
+    if not isinstance(token, str):
+        return token
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("the token is empty, or has characters in it that no token has")
+    return token
+
+
 def _what_is_missing(model: str, revision: str | None, token: str | bool | None, error: Exception) -> Exception:
-    files = HfApi(token=token).list_repo_files(model, revision=revision)
+    files = HfApi(token=_checked(token)).list_repo_files(model, revision=revision)
     pickles = sorted(file for file in files if file.endswith(PICKLES))
     if WEIGHTS_FILE not in files and pickles:
         return ValueError(
@@ -121,7 +134,7 @@ def make_repository(name: str, *, kind: str = "model", private: bool | None = No
         PermissionError: There is no token, or it is refused.
         OSError: The Hub cannot be reached or fails.
     """
-    api = HfApi(token=token)
+    api = HfApi(token=_checked(token))
     with _explained(name, f"cannot push to {name}"):
         api.whoami()  # `create_repo` says nothing of a wrong token where the repository exists
         sdk = "gradio" if kind == "space" else None
@@ -136,6 +149,7 @@ def push_folder(
     kind: str = "model",
     token: str | None = None,
     create_pr: bool = False,
+    replaces: Sequence[str] = (),
 ) -> str:
     """Uploads a folder to a repository on the Hub, in one commit.
 
@@ -146,6 +160,7 @@ def push_folder(
         kind: As for `make_repository`.
         token: As for `make_repository`.
         create_pr: Propose the commit as a pull request.
+        replaces: Patterns of files that go from the repository if the folder does not have them.
 
     Returns:
         The address of the commit, or of the pull request.
@@ -155,12 +170,13 @@ def push_folder(
         OSError: The Hub cannot be reached or fails.
     """
     with _explained(repository, f"cannot push to {repository}"):
-        commit = HfApi(token=token).upload_folder(
+        commit = HfApi(token=_checked(token)).upload_folder(
             repo_id=repository,
             repo_type=kind,
             folder_path=folder,
             commit_message=message,
             create_pr=create_pr,
+            delete_patterns=list(replaces),
             ignore_patterns=[".*", "**/.*"],
         )
     return str(commit.pr_url or commit.commit_url)
@@ -171,14 +187,8 @@ def _explained(name: str, what: str) -> Iterator[None]:
     """Turns errors of huggingface_hub, and of the HTTP library below it, into one sentence each."""
     try:
         yield
-    except (FileNotFoundError, ValueError) as error:
-        if isinstance(error, LocalEntryNotFoundError):
-            raise _unreachable(what, error) from None
-        if isinstance(error, HFValidationError):
-            raise ValueError(f"{what}: on the Hub a name is user/name, of letters, digits, -, _ and .") from None
-        if isinstance(error.__cause__, (HfHubHTTPError, OfflineModeIsEnabled)):  # of a forced download
-            raise _unreachable(what, error) from None
-        raise
+    except LocalEntryNotFoundError as error:
+        raise _unreachable(what, error) from None
     except LocalTokenNotFoundError:
         raise PermissionError(f"{what}: there is no token; {LOG_IN}") from None
     except GatedRepoError:
@@ -186,16 +196,26 @@ def _explained(name: str, what: str) -> Iterator[None]:
         raise PermissionError(f"{what}: it is gated; ask for access at {page}, then {LOG_IN}") from None
     except RepositoryNotFoundError:
         raise FileNotFoundError(
-            f"{what}: there is no such folder here, and nothing of that name on the Hub that this token may see; "
+            f"{what}: there is no folder of that name here, and nothing on the Hub that this token may see; "
             f"if it is private, {LOG_IN}"
         ) from None
     except RevisionNotFoundError:
         raise FileNotFoundError(f"{what}: it has no such revision; give a branch, a tag or a commit") from None
     except HfHubHTTPError as error:
         raise _refusal(what, error) from None
+    except HFValidationError as error:
+        raise ValueError(f"{what}: {first_line(error)}") from None
+    except ValueError as error:
+        if error.__cause__ is None:
+            raise
+        raise _unreachable(what, error) from None  # of a forced download
+    except FileNotFoundError:
+        raise
     except OSError as error:
+        if getattr(error, "response", None) is not None:  # older releases of huggingface_hub
+            raise _refusal(what, error) from None
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OSError(f"{what}: the disk is full ({error.strerror})") from None
+            raise OSError(f"{what}: the disk is full, or takes no file as large ({error.strerror})") from None
         raise OSError(f"{what}: {first_line(error)}") from None
     except Exception as error:  # of the HTTP library, which is not the same for all releases
         raise OSError(f"{what}: the connection to the Hub failed, try again ({first_line(error)})") from None
@@ -208,16 +228,16 @@ def _unreachable(what: str, error: Exception) -> OSError:
         return _refusal(what, cause)
     if cause is None or isinstance(cause, OfflineModeIsEnabled):
         return FileNotFoundError(f"{what}: it is not in the cache, and downloads are switched off")
-    reason = str(cause).strip().splitlines()[0]
-    return OSError(f"{what}: it is not in the cache, and the Hub cannot be reached ({reason})")
+    return OSError(f"{what}: it is not in the cache, and the Hub cannot be reached ({first_line(cause)})")
 
 
-def _refusal(what: str, error: HfHubHTTPError) -> OSError:
+def _refusal(what: str, error: Any) -> OSError:
     status = error.response.status_code
+    said = " ".join((getattr(error, "server_message", None) or first_line(error)).split())
     if status in (401, 403):
-        return PermissionError(f"{what}: the Hub refuses the token ({status}), or has none; {LOG_IN}")
+        return PermissionError(f"{what}: the Hub refuses the token ({status}: {said}), or has none; {LOG_IN}")
     if status == 429:
         return OSError(f"{what}: the Hub says that this were too many requests (429); try again in some minutes")
     if status >= 500:
         return OSError(f"{what}: the Hub has a fault ({status}); try again later")
-    return OSError(f"{what}: {first_line(error)}")
+    return OSError(f"{what}: the Hub refuses ({status}: {said})")

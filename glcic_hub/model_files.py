@@ -11,16 +11,20 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from glcic_hub.config import GLCICConfig
-from glcic_hub.files import write_whole
+from glcic_hub.files import read_small, write_whole
 from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
 
 CONFIG_FILE = "config.json"
-LARGEST_CONFIG = 2**20
-"""Bytes; more is not read."""
+DTYPES = frozenset({"F16", "BF16", "F32", "F64"})
+LARGEST_HEADER = 2**20
+"""Bytes of a safetensors file's list of tensors; a network's takes thousands."""
 
 WEIGHTS_FILE = "model.safetensors"
 DISCRIMINATOR_PARTS = ("global_discriminator", "local_discriminator", "fusion")
 """Parts of the context discriminator, each in a file of its own, `<part>.safetensors`; completion needs none."""
+
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, *(f"{part}.safetensors" for part in DISCRIMINATOR_PARTS), "recipe.yaml")
+"""All that a model folder holds, besides its card."""
 
 
 def save_model(
@@ -79,11 +83,8 @@ def load_model(folder: Path) -> tuple[GLCICConfig, CompletionNetwork]:
     for path in (folder, folder / CONFIG_FILE, folder / WEIGHTS_FILE):
         if not path.exists():
             raise FileNotFoundError(f"no model in {folder}: {path.name} does not exist")
-    size = (folder / CONFIG_FILE).stat().st_size
-    if size > LARGEST_CONFIG:
-        raise ValueError(f"{folder / CONFIG_FILE} has {size} bytes, and no config has more than {LARGEST_CONFIG}")
     try:
-        config = GLCICConfig.from_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config = GLCICConfig.from_json(read_small(folder / CONFIG_FILE))
     except ValueError as error:
         raise ValueError(f"{folder / CONFIG_FILE}: {error}") from None
     with torch.device("meta"):  # takes no memory, whatever the config says
@@ -129,17 +130,27 @@ def _load_weights(path: Path, expected: nn.Module) -> dict[str, Tensor]:
     wanted = {
         name: tuple(tensor.shape) for name, tensor in expected.state_dict().items() if tensor.is_floating_point()
     }
+    with path.open("rb") as content:
+        length = int.from_bytes(content.read(8), "little")
+    if LARGEST_HEADER < length <= path.stat().st_size:
+        raise ValueError(f"{path} lists its tensors in {length} bytes, and no network's takes {LARGEST_HEADER}")
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
             if found != wanted:
                 raise ValueError(f"{path} does not fit {CONFIG_FILE}: {_difference(found, wanted)}")
+            dtypes = {name: file.get_slice(name).get_dtype() for name in wanted}
+            if others := {name: dtype for name, dtype in dtypes.items() if dtype not in DTYPES}:
+                name, dtype = min(others.items())
+                raise ValueError(f"{path} holds {name} as {dtype}, not as one of {', '.join(sorted(DTYPES))}")
             tensors = {name: file.get_tensor(name).float() for name in wanted}
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file ({error}); download it or save it again") from None
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise ValueError(f"{path} holds NaN or infinity in {name}")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise ValueError(f"{path} holds a variance below 0 in {name}")
     return tensors
 
 

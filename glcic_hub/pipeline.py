@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub.blending import blend_patches
-from glcic_hub.card import write_card
+from glcic_hub.card import UNNAMED, name_card, write_card
 from glcic_hub.completion import Completer, best_dtype, open_device
 from glcic_hub.config import GLCICConfig
 from glcic_hub.hub import fetch_model, make_repository, push_folder
 from glcic_hub.images import OpenedPicture, Picture, PictureLike, open_picture
 from glcic_hub.large_holes import complete_coarse_to_fine, out_of_reach
 from glcic_hub.masks import open_mask, transparent_pixels
-from glcic_hub.model_files import load_model, save_model
+from glcic_hub.model_files import MODEL_FILES, load_model, save_model
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 from glcic_hub.support import REACH
 
@@ -162,11 +162,15 @@ class GLCICPipeline:
             PermissionError: There is no token, or it is refused.
             OSError: The Hub cannot be reached or fails.
         """
-        repository = make_repository(repo_id, private=private, token=token)
         with tempfile.TemporaryDirectory() as name:
-            self.save_pretrained(name)
-            write_card(Path(name), self, repository)
-            return push_folder(Path(name), repository, commit_message, token=token, create_pr=create_pr)
+            folder = Path(name)
+            self.save_pretrained(folder)
+            write_card(folder, self, UNNAMED)  # what cannot be uploaded leaves no repository behind
+            repository = make_repository(repo_id, private=private, token=token)
+            name_card(folder, repository)
+            return push_folder(
+                folder, repository, commit_message, token=token, create_pr=create_pr, replaces=MODEL_FILES
+            )
 
     def compile(self) -> None:
         """Compiles the network at its next use (`torch.compile`): minutes once, for calls that are faster on a GPU.

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from glcic_hub.card import CARD_FILE, CARD_PICTURE, UNNAMED, write_card
+from glcic_hub.card import CARD_FILE, CARD_PICTURE, UNNAMED, name_card, write_card
 from glcic_hub.hub import make_repository, push_folder
-from glcic_hub.model_files import CONFIG_FILE, DISCRIMINATOR_PARTS, WEIGHTS_FILE
+from glcic_hub.model_files import MODEL_FILES
 from glcic_hub.pipeline import GLCICPipeline
-
-MODEL_FILES = (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
-    *(f"{part}.safetensors" for part in DISCRIMINATOR_PARTS),
-    "recipe.yaml",
-    CARD_FILE,
-    CARD_PICTURE,
-)
 
 SPACE_APP = '''"""The demo, on this machine or as a Space on the Hub."""
 
@@ -40,6 +32,7 @@ colorFrom: gray
 colorTo: green
 sdk: gradio
 sdk_version: {gradio}
+python_version: "{python}"
 app_file: app.py
 pinned: false
 license: other
@@ -93,18 +86,17 @@ def push_model(
     if not folder.is_dir():
         raise FileNotFoundError(f"no model in {folder}: it is no folder")
     pipe = GLCICPipeline.from_pretrained(folder, device="cpu")  # what cannot be loaded is not uploaded
-    repository = make_repository(name, private=private, token=token)
     with tempfile.TemporaryDirectory() as temporary:
         upload = Path(temporary)
-        for file in MODEL_FILES:
+        for file in (*MODEL_FILES, CARD_FILE, CARD_PICTURE):
             if (folder / file).is_file():
                 shutil.copy(folder / file, upload)
-        card = upload / CARD_FILE
-        if card.exists():
-            card.write_text(card.read_text(encoding="utf-8").replace(UNNAMED, repository), encoding="utf-8")
-        else:
-            write_card(upload, pipe, repository)
-        return push_folder(upload, repository, commit_message, token=token, create_pr=create_pr)
+        if not (upload / CARD_FILE).exists():
+            write_card(upload, pipe, UNNAMED)
+        name_card(upload, UNNAMED)  # what cannot be uploaded leaves no repository behind
+        repository = make_repository(name, private=private, token=token)
+        name_card(upload, repository)
+        return push_folder(upload, repository, commit_message, token=token, create_pr=create_pr, replaces=MODEL_FILES)
 
 
 def write_space(folder: Path) -> None:
@@ -126,7 +118,10 @@ def write_space(folder: Path) -> None:
     pins = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]  # without "+cpu" and its like
     version = metadata.version("glcic-hub")
     (folder / "README.md").write_text(
-        SPACE_README.format(gradio=gradio.__version__, version=version), encoding="utf-8"
+        SPACE_README.format(
+            gradio=gradio.__version__, version=version, python=f"{sys.version_info[0]}.{sys.version_info[1]}"
+        ),
+        encoding="utf-8",
     )
     (folder / "requirements.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")
     (folder / "app.py").write_text(SPACE_APP, encoding="utf-8")
@@ -134,13 +129,22 @@ def write_space(folder: Path) -> None:
     shutil.copytree(package, folder / "glcic_hub", ignore=shutil.ignore_patterns("__pycache__", ".*"))
 
 
-def push_space(name: str, *, private: bool | None = None, token: str | None = None) -> str:
+def push_space(
+    name: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "The demo of glcic-hub",
+) -> str:
     """Makes a Gradio Space of the demo, or brings it up to date, in one commit.
 
     Args:
         name: `user/name`, or `name` for one of your own.
         private: Of a new Space; None takes the account's default.
         token: None takes the one of `hf auth login` or `HF_TOKEN`.
+        create_pr: Propose the commit as a pull request.
+        commit_message: Its first line.
 
     Returns:
         The address of the commit.
@@ -154,4 +158,12 @@ def push_space(name: str, *, private: bool | None = None, token: str | None = No
     with tempfile.TemporaryDirectory() as temporary:
         write_space(Path(temporary))
         repository = make_repository(name, kind="space", private=private, token=token)
-        return push_folder(Path(temporary), repository, "The demo of glcic-hub", kind="space", token=token)
+        return push_folder(
+            Path(temporary),
+            repository,
+            commit_message,
+            kind="space",
+            token=token,
+            create_pr=create_pr,
+            replaces=["*"],
+        )

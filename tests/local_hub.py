@@ -172,6 +172,8 @@ def serve_hub() -> Iterator[LocalHub]:
                     title = value["summary"]
                 elif line["key"] == "file":
                     files[value["path"]] = base64.b64decode(value["content"])
+                elif line["key"] == "deletedFile":
+                    del files[value["path"]]
                 elif line["key"] == "lfsFile":
                     files[value["path"]] = hub.large[value["oid"]]
             proposed = "create_pr=1" in self.path

@@ -256,18 +256,32 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     refuse(good[: len(good) // 2], "is not a whole Torch7 file")
     refuse(torch7({"weights": [1, 2]}), "is not one of the authors' models")
     modules = torch7_modules(convolutions())
-    refuse(
-        torch7({"model": {"__class__": "nn.Sequential", "modules": modules[:-4]}, "mean": np.array(MEAN)}), "16 convo"
-    )
+
+    def sequential(modules: list[dict[str, Any]]) -> bytes:
+        return torch7({"model": {"__class__": "nn.Sequential", "modules": modules}, "mean": np.array(MEAN)})
+
+    refuse(sequential(modules[:-4]), "layer 16 is SpatialConvolution, and in the paper SpatialConvolution, SpatialB")
     modules[18]["dilationW"] = 3
-    model = {"__class__": "nn.Sequential", "modules": modules}
-    refuse(
-        torch7({"model": model, "mean": np.array(MEAN)}), "convolution 7 has dilationW 3, and table 2 of the paper 2"
-    )
+    refuse(sequential(modules), "layer 7 has dilationW 3, and table 2 of the paper 2")
     modules[18]["dilationW"] = 2
+    for number, changed, message in (
+        (2, {"__class__": "nn.LeakyReLU"}, "layer 1 is SpatialConvolution, SpatialBatchNormalization, LeakyReLU"),
+        (48 + 1, {"__class__": "nn.Tanh"}, "layer 17 is SpatialConvolution, Tanh, and in the paper"),
+        (36, {**modules[36], "adjW": 1}, "layer 13 has adjW 1, and table 2 of the paper 0"),
+        (0, {**modules[0], "padH": 1}, "layer 1 has padH 1"),
+        (0, {**modules[0], "bias": np.zeros(1, np.float32)}, "layer 1 has a bias of 1 entries for 4 channels"),
+        (5, modules[2], "it has a module twice"),
+    ):
+        refuse(sequential([*modules[:number], changed, *modules[number + 1 :]]), message)
+    refuse(
+        sequential([*modules[:3], {"__class__": "nn.SpatialMaxPooling"}, *modules[3:]]), "layer 2 is SpatialMaxPooling"
+    )
+    itself: dict[str, Any] = {"__class__": "nn.Sequential"}
+    itself["modules"] = [itself]
+    refuse(torch7({"model": itself, "mean": np.array(MEAN)}), "it has a module twice")
     modules[1]["running_mean"] = np.full(WIDTH, np.nan, np.float32)
-    refuse(torch7({"model": model, "mean": np.array(MEAN)}), "holds NaN")
-    reaching = np.lib.stride_tricks.as_strided(np.zeros(4, np.float32), (2**20, 2**20), (4, 4))
+    refuse(sequential(modules), "holds NaN")
+    reaching = np.broadcast_to(np.float32(0), (2**14, 2**15))  # half a gigabyte of one element
     file = io.BytesIO()
     writer = Torch7Writer(file)
     writer.pack("iii", 3, 99, 1)
@@ -277,7 +291,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     for text in ("V 1", "torch.FloatTensor"):
         writer.text(text)
     writer.pack("i", 2)
-    writer.pack("5q", *reaching.shape, 1, 1, 1)
+    writer.pack("5q", *reaching.shape, 0, 0, 1)
     writer.pack("i", 4)
     writer.is_new(object())
     for text in ("V 1", "torch.FloatStorage"):

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.cli import main
@@ -91,7 +93,9 @@ def test_there_and_back(hub: LocalHub, start: Callable[..., Client], model_folde
     assert any(method == "PUT" for method, _ in hub.requests)  # the weights went through the large file storage
     check_card(files["README.md"].decode(), "user/model")
 
-    hub.add("user/model", {**files, "global_discriminator.safetensors": b"large"}, private=True)
+    packaged = ModelCard((PRETRAINED / "README.md").read_text()).data.to_dict()  # type: ignore[no-untyped-call]
+    assert packaged["license"] == "other" and packaged["model-index"][0]["results"][0]["metrics"][0]["type"] == "psnr"
+    hub.add("user/model", {**files, "global_discriminator.safetensors": b"large", "recipe.yaml": b""}, private=True)
     hub.requests.clear()
     second = start("elsewhere")
     assert second(model="user/model") == digests(pipe)
@@ -106,6 +110,27 @@ def test_there_and_back(hub: LocalHub, start: Callable[..., Client], model_folde
     assert offline(model="user/model") == digests(pipe)
     assert not hub.requests
     assert "not in the cache, and downloads are switched off" in offline(model="user/other")["error"]
+
+
+def test_a_push_leaves_nothing_of_the_model_before(
+    hub: LocalHub, start: Callable[..., Client], model_folder: Path
+) -> None:
+    others = {"fusion.safetensors": b"old", "recipe.yaml": b"old", "notes.md": b"mine"}
+    hub.add("user/model", {**model_files(model_folder), **others})
+    start()(model=str(PRETRAINED), push_to="user/model")
+    files = hub.files("user/model")
+    assert set(files) == {"config.json", "model.safetensors", "README.md", "before-after.jpg", "notes.md"}
+    data = ModelCard(files["README.md"].decode()).data.to_dict()  # type: ignore[no-untyped-call]
+    assert data["model-index"][0]["name"] == "user/model" and data["license"] == "other"
+    assert "4,763 photographs" in files["README.md"].decode()
+
+
+def test_folders_have_no_revisions_and_tokens_are_not_printed(model_folder: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder here, which has no revisions"):
+        GLCICPipeline.from_pretrained(model_folder, revision="v1")
+    with pytest.raises(ValueError, match="the token is empty, or has characters in it") as caught:
+        GLCICPipeline.from_pretrained("user/model", token="hf_secret\nline")
+    assert "secret" not in str(caught.value)
 
 
 def check_card(text: str, name: str) -> None:
@@ -150,14 +175,14 @@ def test_what_goes_wrong_is_said_in_a_sentence(
     hub.add("user/truncated", {**files, "model.safetensors": files["model.safetensors"][:-100]})
     client, stranger, forger = start(), start("a", HF_TOKEN=""), start("b", HF_TOKEN="hf_wrong")
     for asked, model, sentence in (
-        (client, "user/nothing", "FileNotFoundError: cannot load user/nothing: there is no such folder here, and"),
+        (client, "user/nothing", "FileNotFoundError: cannot load user/nothing: there is no folder of that name here"),
         (stranger, "user/private", "if it is private, log in"),
         (
             client,
             "user/gated",
             f"PermissionError: cannot load user/gated: it is gated; ask for access at {hub.address[:9]}",
         ),
-        (forger, "user/model", "PermissionError: cannot load user/model: the Hub refuses the token (401)"),
+        (forger, "user/model", "PermissionError: cannot load user/model: the Hub refuses the token (401: "),
         (
             client,
             "user/pickle",
@@ -167,13 +192,13 @@ def test_what_goes_wrong_is_said_in_a_sentence(
         (client, "user/other", 'it lacks "model_type": "glcic"'),
         (client, "user/newer", "config has format_version 2, and this release reads 1: a newer glcic-hub may read it"),
         (client, "user/truncated", "not a whole safetensors file"),
-        (client, "user/a b", "ValueError: cannot load user/a b: on the Hub a name is user/name"),
+        (client, "user/a b", "ValueError: cannot load user/a b: "),
         (client, "../../etc", "FileNotFoundError: no model in"),
     ):
         error = asked(model=model)["error"]
         assert sentence in error and "\n" not in error, error
     pushed = forger(model=str(model_folder), push_to="user/model")["error"]
-    assert pushed.startswith("PermissionError: cannot push to user/model: the Hub refuses the token (401)")
+    assert pushed.startswith("PermissionError: cannot push to user/model: the Hub refuses the token (401: ")
     assert "log in" in stranger(model=str(model_folder), push_to="user/model")["error"]
 
 
@@ -199,7 +224,7 @@ def test_faults_of_the_hub(model_folder: Path, tmp_path: Path) -> None:
         busy, refused, broken, absent = pool.map(load_and_push, faults)
     what = "cannot load user/model: "
     assert busy[0].startswith(f"OSError: {what}the Hub says that this were too many requests (429)")
-    assert refused[0].startswith(f"PermissionError: {what}the Hub refuses the token (403)")
+    assert refused[0].startswith(f"PermissionError: {what}the Hub refuses the token (403: ")
     assert broken[0].startswith(f"OSError: {what}the Hub has a fault (500)")
     assert absent[0].startswith(f"OSError: {what}it is not in the cache, and the Hub cannot be reached")
     assert "cannot push to user/model: the connection to the Hub failed" in absent[1]
@@ -234,7 +259,10 @@ def test_a_full_disk(hub: LocalHub, model_folder: Path, tmp_path: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
     )
     assert done.returncode == 1
-    assert "glcic: error: cannot load user/model: the disk is full" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        "glcic: error: cannot load user/model: the disk is full, or takes no file as large" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def hostile_models(folder: Path, where: Path) -> dict[Path, str]:
@@ -263,7 +291,7 @@ def hostile_models(folder: Path, where: Path) -> dict[Path, str]:
     beyond = header | {first: header[first] | {"data_offsets": [0, 10**12]}}
     (copy("lying offsets", "not a whole safetensors file") / "model.safetensors").write_bytes(with_header(beyond))
     large = header | {first: header[first] | {"shape": [10**9, 10**9, 5, 5]}}
-    (copy("huge shape", "safetensors") / "model.safetensors").write_bytes(with_header(large))
+    (copy("huge shape", "not a whole safetensors file") / "model.safetensors").write_bytes(with_header(large))
     path = json.dumps(config | {"weights": "../../x"})
     (copy("path", "config has unknown entries: weights") / "config.json").write_text(path)
     (copy("wide", "width must be an even number from 2 to 1024") / "config.json").write_text(
@@ -272,9 +300,29 @@ def hostile_models(folder: Path, where: Path) -> dict[Path, str]:
     (copy("widest", "layers.0.conv.weight is .4, 4, 5, 5., the config says .1024") / "config.json").write_text(
         json.dumps(config | {"width": 1024})
     )
-    with (copy("2 GB", "config.json has 2000000000 bytes") / "config.json").open("wb") as file:
+    with (copy("2 GB", "config.json: it has more than 1048576 bytes") / "config.json").open("wb") as file:
         file.truncate(2_000_000_000)
     (copy("deep", "config is not JSON") / "config.json").write_text("[" * 500_000)
+    (copy("many names", "lists its tensors in") / "model.safetensors").write_bytes(
+        with_header(header | {f"x{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(50_000)})
+    )
+    tensors = load_file(folder / "model.safetensors")
+    whole = {name: tensor.to(torch.int8) for name, tensor in tensors.items()}
+    save_file(whole, copy("whole numbers", "as I8, not as one of BF16, F16, F32, F64") / "model.safetensors")
+    name = "layers.3.norm.running_var"
+    save_file(tensors | {name: -tensors[name]}, copy("variance", "a variance below 0 in") / "model.safetensors")
+    for case, training in {
+        "no validation": {"figures": [{"phase": 1, "step": 1, "psnr": 1, "ssim": 1, "texture": 1}]},
+        "text as figures": {"figures": "abc"},
+        "more in the license": {"license": {"license": "mit", "gated": True}},
+        "a line more": {"title": "a\n# b"},
+        "deep recipe": {"recipe": {"a": {"b": {}}}},
+        "unknown": {"harm": 1},
+    }.items():
+        (copy(case, "training") / "config.json").write_text(json.dumps(config | {"training": training}))
+    (copy("mean", "mean_pixel must be three numbers") / "config.json").write_text(
+        json.dumps(config | {"mean_pixel": [10**400, 0, 0]})
+    )
     return expected
 
 
@@ -316,20 +364,25 @@ def test_glcic_push(
 
 
 def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
-    """What is uploaded is what a Gradio Space needs, and runs."""
+    """What is uploaded is what a Gradio Space needs, and runs; what an older one had goes."""
+    hub.add("spaces/user/demo", {"glcic_hub/old.py": b""}, details={"sdk": "gradio"}).titles.clear()
     environment = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "glcic_hub", "push", "--space", "user/demo"],
+        [sys.executable, "-m", "glcic_hub", "push", "--space", "user/demo", "-m", "mine"],
         env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert hub.repositories["spaces/user/demo"].details["sdk"] == "gradio"
+    assert hub.repositories["spaces/user/demo"].titles == ["mine"] and "glcic_hub/old.py" not in hub.files(
+        "spaces/user/demo"
+    )
     files = hub.files("spaces/user/demo")
     assert {path.split("/")[0] for path in files} == {"README.md", "requirements.txt", "app.py", "glcic_hub"}
     assert "glcic_hub/pretrained/model.safetensors" in files and not any("__pycache__" in path for path in files)
     readme = files["README.md"].decode()
     details = yaml.safe_load(readme.split("---")[1])
     assert details["sdk"] == "gradio" and details["app_file"] == "app.py"
+    assert details["python_version"] == "{}.{}".format(*sys.version_info)
     requirements = files["requirements.txt"].decode()
     assert re.search(r"^torch==[\d.]+$", requirements, re.MULTILINE) and "pytest" not in requirements
     assert files["app.py"] == Path("app.py").read_bytes()

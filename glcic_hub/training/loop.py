@@ -218,6 +218,8 @@ class Loop:
             "data": self.facts["data"] + (", streamed" if count is None else f", {count} photographs{held_out}"),
             "steps": f"{done} of {self.recipe.phase_ends[-1]}; the phases end at {self.recipe.phase_ends}",
             "start": self.facts["start"] or "scratch",
+            # A folder goes by its last part.
+            **({"datasets": [self.facts["data"].partition(":")[0]]} if "/" in self.facts["data"] else {}),
             "software": f"glcic-hub {__version__}, torch {torch.__version__}",
             "recipe": self.recipe.entries(),
             "validation": f"{len(self.examples)} photographs that were not trained on",
