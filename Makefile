@@ -4,7 +4,10 @@ VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: sample card test lint format clean
+.PHONY: demo sample card test lint format clean
+
+demo: $(VENV)/.installed-dev  ## start the demo
+	$(VENV)/bin/glcic demo
 
 sample: $(VENV)/.installed  ## complete a sample photograph
 	mkdir -p out

@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands.add_parser("evaluate", help="measure a model next to baselines"))
     _add_push(commands.add_parser("push", help="upload a model to the Hub, or the demo as a Space"))
     _add_convert(commands.add_parser("convert", help="make a model folder of a model of others"))
+    _add_demo(commands.add_parser("demo", help="start the demo in the browser"))
     _add_export(commands.add_parser("export", help="write a model as ONNX or for torch.export.load"))
     return parser
 
@@ -382,6 +383,21 @@ def _export(options: argparse.Namespace) -> int:
     with _needs("export", "ONNX"):
         export(pipe.network, options.output, options.format)
     print(f"wrote {options.output} ({options.output.stat().st_size / 1e6:.1f} MB)")
+    return OK
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_demo)
+    parser.add_argument("--host", help="address to listen on; 0.0.0.0 for all (default: this machine alone)")
+    parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 on")
+    parser.add_argument("--model", metavar="FOLDER|USER/NAME", help="default: that of the package")
+    parser.add_argument("--share", action="store_true", help="also serve under a public address that Gradio lends")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with _needs("demo", "the demo"):
+        from glcic_hub.demo import launch, make_demo
+    launch(make_demo(options.model), host=options.host, port=options.port, share=options.share)
     return OK
 
 

@@ -179,7 +179,7 @@ def snap(preview: Image.Image, strokes: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if not core.any() or near.all():
         return strokes
     bgr = np.ascontiguousarray(np.asarray(preview.convert("RGB"))[..., ::-1])
-    cv2.grabCut(bgr, labels, [], np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(bgr, labels, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     found = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     return found if found.any() else strokes
 
@@ -276,6 +276,10 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         both = Image.alpha_composite(image.convert("RGBA"), layer)
         return places_of(str(path), {"background": image, "layers": [layer], "composite": both})
 
+    def put_away() -> Any:
+        """Gradio's editor takes a second picture only when it is built anew."""
+        return gr.update(value=None, visible=False)
+
     def start_over() -> tuple[Any, ...]:
         return places_of(None, None)
 
@@ -303,7 +307,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
                     raise ValueError("paint over what should go, then press the button")
                 if snapped:
                     progress(0.2, desc="Looking for the object")
-                    hole = snap(drawing["background"], hole)
+                    hole = snap(_preview(path), hole)
             progress(0.4, desc="Completing")
             result = complete_file(pipe, path, hole, blend=blend, grow=grow, keep_format=keep)
             progress(0.9, desc="Sending")
@@ -333,7 +337,9 @@ def make_demo(model: str | None = None) -> gr.Blocks:
 
     private: dict[str, Any] = {"api_visibility": "private"}
     demo: gr.Blocks
-    with gr.Blocks(title="Image completion", delete_cache=(600, KEPT_SECONDS), analytics_enabled=False) as demo:
+    with gr.Blocks(
+        title="Image completion", delete_cache=(600, KEPT_SECONDS), analytics_enabled=False, fill_width=True
+    ) as demo:
         original, latest = gr.State(None), gr.State(None)
         gr.Markdown(
             "# Image completion\nChoose a photograph, paint over what should go, press **Complete**. "
@@ -379,15 +385,16 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         places = [original, upload, canvas, other]
         upload.input(begin, upload, places, **private)
         other.click(start_over, None, places, **private)
-        again.click(begin, latest, places, **private)
+        again.click(put_away, None, canvas, **private).then(begin, latest, places, **private)
         inputs = [original, canvas, mask, blend, grow, snapped, keep, named]
         outputs = [slider, message, download, latest, again]
         running = button.click(run, inputs, outputs, concurrency_id="network", **private)
         cancel.click(None, cancels=[running])
         for name, sample in samples.items():
-            sample.click(partial(begin_sample, name), None, places, **private).then(
-                run, inputs, outputs, concurrency_id="network", **private
+            begun = sample.click(put_away, None, canvas, **private).then(
+                partial(begin_sample, name), None, places, **private
             )
+            begun.then(run, inputs, outputs, concurrency_id="network", **private)
         with gr.Group(visible=False):
             files = [gr.File(label=label, type="filepath") for label in ("image", "mask")]
             settings = [gr.Checkbox(True, label="blend"), gr.Number(0, label="grow", precision=0)]

@@ -1,0 +1,490 @@
+"""The demo: by its functions, by Gradio's client, in a real browser, and as an attacker would."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from glcic_hub import GLCICPipeline
+from glcic_hub.demo import MAX_PIXELS, PREVIEW_SIDE, complete_file, snap
+from tests.conftest import ENVIRONMENT, ROOT, make_photo
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The demo as users start it; its address."""
+    address = f"http://127.0.0.1:{(port := free_port())}"
+    temporary = tmp_path_factory.mktemp("server")
+    environment = {**ENVIRONMENT, "GRADIO_SERVER_PORT": str(port), "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
+    with (
+        (temporary / "log").open("w") as log,
+        subprocess.Popen([sys.executable, "app.py"], env=environment, cwd=ROOT, stdout=log, stderr=log) as process,
+    ):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{address}/health") as answer:
+                    assert json.load(answer)["status"] == "ok"
+                    break
+            except OSError:
+                time.sleep(0.2)
+        yield address
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    assert 'glcic_hub/demo.py", line' not in (temporary / "log").read_text()  # Gradio logs what it refuses
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> GLCICPipeline:
+    return GLCICPipeline.from_pretrained(device="cpu")
+
+
+def blue_photo(height: int, width: int) -> NDArray[np.uint8]:
+    """Noise of a blue that nothing else on the page has."""
+    photo = make_photo(height, width) // 8
+    photo[..., 2] += 180
+    return photo
+
+
+def save(photo: NDArray[np.uint8], path: Path, **options: Any) -> Path:
+    Image.fromarray(photo).save(path, **options)
+    return path
+
+
+def pixels(path: str | Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def changed(before: Path, after: Path) -> NDArray[np.bool_]:
+    first, second = (pixels(path).astype(int) for path in (before, after))
+    assert first.shape == second.shape
+    return np.asarray((first != second).any(axis=2))
+
+
+def square(height: int, width: int, begin: int, side: int) -> NDArray[np.bool_]:
+    hole = np.zeros((height, width), bool)
+    hole[begin : begin + side, begin : begin + side] = True
+    return hole
+
+
+def test_full_size(pretrained: GLCICPipeline, tmp_path: Path) -> None:
+    """24 megapixels, painted on a small copy: size and all that is not painted stay, bit for bit."""
+    path = save(np.kron(blue_photo(400, 600), np.ones((10, 10, 1), np.uint8)), tmp_path / "large.jpg", quality=90)
+    result = complete_file(pretrained, str(path), square(800, PREVIEW_SIDE, 300, 20), grow=3)
+    assert result.path.name == "large_completed.png" and "6000×4000 pixels, hole" in result.message
+    difference = changed(path, result.path)
+    assert difference.sum() > 5000 and not difference[: 1500 - 6].any() and not difference[1600 + 6 :].any()
+
+
+def test_a_photograph_that_exif_turns(pretrained: GLCICPipeline, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # stored on its side
+    path = save(blue_photo(60, 90), tmp_path / "phone.jpg", exif=exif, quality=95)
+    mask = square(90, 60, 20, 15)  # as it is displayed
+    for keep_format in (False, True):
+        result = complete_file(pretrained, str(path), mask, keep_format=keep_format)
+        assert result.path.suffix == (".jpg" if keep_format else ".png")
+        with Image.open(result.path) as completed:
+            assert completed.size == (90, 60) and completed.getexif()[274] == 6
+    difference = np.rot90(changed(path, complete_file(pretrained, str(path), mask).path), -1)
+    assert difference.any() and not (difference & ~square(90, 60, 19, 17)).any()
+
+
+def test_snap_finds_the_object() -> None:
+    """Rough strokes over a disc on a plain ground become the disc."""
+    y, x = np.mgrid[:200, :300]
+    disc = (y - 100) ** 2 + (x - 150) ** 2 < 40**2
+    photo = np.where(disc[..., None], np.array([200, 60, 40]), np.array([90, 110, 120]))
+    photo = (photo + np.random.default_rng(0).integers(-9, 9, photo.shape)).astype(np.uint8)
+    strokes = (abs(y - 100) < 25) & (abs(x - 150) < 34)
+    found = snap(Image.fromarray(photo), strokes)
+    assert (found & disc).sum() / (found | disc).sum() > 0.95
+    assert np.array_equal(snap(Image.fromarray(photo), strokes & False), strokes & False)
+
+
+def test_by_gradios_client(server: str, pretrained: GLCICPipeline, tmp_path: Path) -> None:
+    photo, mask = blue_photo(120, 160), square(120, 160, 30, 40)
+    paths = [save(photo, tmp_path / "photo.png"), save(mask.astype(np.uint8) * 255, tmp_path / "mask.png")]
+    client = Client(server, verbose=False)
+    completed, message = client.predict(*map(handle_file, paths), True, 0, api_name="/complete")
+    assert "160×120 pixels" in message
+    assert np.array_equal(pixels(completed), pretrained(photo, mask, blend="poisson"))
+    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/complete"]
+
+
+def test_many_clients_at_once(server: str, tmp_path: Path) -> None:
+    """Each gets its own picture back."""
+
+    def work(number: int) -> bool:
+        photo, mask = blue_photo(64 + number, 80), square(64 + number, 80, 10 + number, 20)
+        photo[..., 0] = number * 10
+        paths = [
+            save(photo, tmp_path / f"{number}.png"),
+            save(mask.astype(np.uint8) * 255, tmp_path / f"m{number}.png"),
+        ]
+        client = Client(server, verbose=False)
+        for _ in range(3):
+            completed, _ = client.predict(*map(handle_file, paths), False, 0, api_name="/complete")
+            if changed(paths[0], Path(completed))[~mask].any():
+                return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(8)))
+
+
+def ask(server: str, path: str, payload: Any = None) -> tuple[int, bytes]:
+    data = None if payload is None else json.dumps(payload).encode()
+    request = urllib.request.Request(server + path, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def call(server: str, name: str, data: list[Any]) -> str:
+    """Calls an endpoint by plain HTTP, as the README says; what it answers, errors included."""
+    status, body = ask(server, f"/gradio_api/call/{name}", {"data": data})
+    if status != 200:
+        return f"{status} {body.decode(errors='replace')}"
+    with urllib.request.urlopen(
+        f"{server}/gradio_api/call/{name}/{json.loads(body)['event_id']}", timeout=60
+    ) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def file_data(path: str | Path, **more: Any) -> dict[str, Any]:
+    return {"path": str(path), "meta": {"_type": "gradio.FileData"}, **more}
+
+
+def upload(server: str, content: bytes, name: str) -> str:
+    """Uploads a file by plain HTTP; its path on the server."""
+    boundary = "----boundary"
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    request = urllib.request.Request(
+        f"{server}/gradio_api/upload",
+        head + content + f"\r\n--{boundary}--\r\n".encode(),
+        {"Content-Type": f"multipart/form-data; boundary={boundary}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        path: str = json.load(answer)[0]
+        return path
+
+
+def encode(photo: NDArray[np.uint8], kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(photo).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def test_plain_http(server: str) -> None:
+    photo, mask = (
+        upload(server, encode(picture), name)
+        for picture, name in ((blue_photo(40, 50), "a.png"), (square(40, 50, 9, 12).astype(np.uint8) * 255, "m.png"))
+    )
+    answer = call(server, "complete", [file_data(photo), file_data(mask), True, 2])
+    assert answer.startswith("event: complete") and "50×40 pixels" in json.loads(answer.split("data: ")[1])[1]
+
+
+def test_attacks(server: str, tmp_path: Path) -> None:
+    """Each is refused, and the server goes on answering."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(encode(blue_photo(30, 30)))
+    for path in ("/etc/passwd", str(secret), "../../../etc/passwd", str(ROOT / "pyproject.toml"), "app.py"):
+        status, body = ask(server, f"/gradio_api/file={path}")
+        assert status in (403, 404) and b"root:" not in body
+    good = upload(server, encode(blue_photo(30, 30)), "a.png")
+    mask = upload(server, encode(square(30, 30, 5, 9).astype(np.uint8) * 255), "m.png")
+    uploads = Path(good).parent
+    (uploads / "link.png").symlink_to(secret)
+    link = file_data(uploads / "link.png")
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
+    polyglot = b"%PDF-1.4\n" + encode(blue_photo(30, 30))
+    loopback = file_data(f"{server}/gradio_api/info", url=f"{server}/gradio_api/info")
+    refused: list[list[Any]] = [
+        [file_data(secret), file_data(mask), True, 0],
+        [link, file_data(mask), True, 0],
+        [file_data(good), file_data("/etc/passwd"), True, 0],
+        [file_data(good), loopback, True, 0],
+        [file_data(good), file_data("http://169.254.169.254/latest", url="http://169.254.169.254/latest"), True, 0],
+        [file_data(upload(server, bomb.getvalue(), "b.png")), file_data(mask), True, 0],
+        [file_data(upload(server, svg, "v.svg")), file_data(mask), True, 0],
+        [file_data(upload(server, polyglot, "p.jpg")), file_data(mask), True, 0],
+        [file_data(upload(server, b"hello", "t.png")), file_data(mask), True, 0],
+        [None, None, True, 0],
+        ["/etc/passwd", {"path": []}, "x", "y"],
+        [],
+    ]
+    for data in refused:
+        answer = call(server, "complete", data)
+        assert "event: error" in answer or answer.startswith(("4", "500")), (data, answer)
+        assert str(ROOT) not in answer and "Traceback" not in answer
+    large = [upload(server, encode(blue_photo(300, 300)), "a.png"),
+             upload(server, encode(square(300, 300, 5, 9).astype(np.uint8) * 255), "m.png")]  # fmt: skip
+    assert "event: complete" in call(server, "complete", [*map(file_data, large), True, 10**9])
+    assert ask(server, "/health")[0] == 200
+
+
+def private_call(server: str, inputs: list[Any], count_of_layers: int = 0) -> str:
+    """Presses the page's button by its number, with whatever payload."""
+    config = json.loads(ask(server, "/config")[1])
+    button = next(d for d in config["dependencies"] if len(d["inputs"]) == 8 and d["backend_fn"])
+    session = f"attack{time.monotonic_ns()}"
+    status, body = ask(
+        server, "/gradio_api/queue/join", {"data": inputs, "fn_index": button["id"], "session_hash": session}
+    )
+    if status != 200:
+        return f"{status} {body.decode(errors='replace')}"
+    with urllib.request.urlopen(f"{server}/gradio_api/queue/data?session_hash={session}", timeout=60) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def test_what_the_page_would_not_send(server: str) -> None:
+    good = upload(server, encode(blue_photo(30, 30)), "a.png")
+    drawing = {"background": file_data(good), "layers": [file_data(good)] * 10_000, "composite": None, "id": None}
+    many = private_call(server, [None, drawing, None, True, 0, False, False, ""])
+    assert "process_completed" in many and '"success":false' in many.replace(" ", "")
+    for name in ("../../etc", "/etc", "user/../x", "glcic_hub/pretrained", "C:\\x/y", "user/nothing"):
+        answer = private_call(server, [None, None, None, True, 0, False, False, name])
+        assert '"success":false' in answer.replace(" ", "") and "pretrained/" not in answer
+    assert ask(server, "/health")[0] == 200
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: str) -> Iterator[Page]:
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.goto(server)
+    opened.wait_for_selector("#complete")
+    yield opened
+    opened.close()
+
+
+def choose(page: Page, path: Path) -> None:
+    page.set_input_files("#photograph input[type=file]", path)
+    page.wait_for_selector("#canvas canvas", timeout=20_000)
+    wait_until(lambda: find_photo(page) is not None)
+
+
+def wait_until(true: Any, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.1)
+
+
+def screen(page: Page) -> NDArray[np.int64]:
+    return np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
+
+
+def find_photo(page: Page) -> tuple[int, int, int, int] | None:
+    """Where the photograph is on the screen, strokes included: top, left, bottom, right."""
+    box = page.locator("#canvas").bounding_box() if page.locator("#canvas").count() else None
+    if box is None:
+        return None
+    seen = screen(page)
+    blue = (seen[..., 2] > 140) & (seen[..., 2] - seen[..., 0] > 90)
+    blue[:, : int(box["x"])] = blue[:, int(box["x"] + box["width"]) :] = False
+    rows, columns = np.flatnonzero(blue.sum(axis=1) > 50), np.flatnonzero(blue.sum(axis=0) > 50)
+    if not len(rows) or not len(columns):
+        return None
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def stroke(page: Page, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    """A stroke of the mouse, from and to shares of the photograph's height and width."""
+    found = find_photo(page)
+    assert found is not None
+    top, left, bottom, right = found
+    places = [(left + share[1] * (right - left), top + share[0] * (bottom - top)) for share in (begin, end)]
+    page.mouse.move(*places[0])
+    page.mouse.down()
+    page.mouse.move(*places[1], steps=8)
+    page.mouse.up()
+    page.wait_for_timeout(400)
+
+
+def strokes_on_screen(page: Page, height: int, width: int) -> NDArray[np.bool_]:
+    """What is painted, as a mask of the photograph's size; all of it while there is no photograph."""
+    found = find_photo(page)
+    if found is None:
+        return np.ones((height, width), bool)
+    top, left, bottom, right = found
+    seen = screen(page)[top:bottom, left:right]
+    red = (seen[..., 0] > 200) & (seen[..., 2] < 120)
+    red = cv2.morphologyEx(red.astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)) > 0  # the tools have icons
+    return np.asarray(Image.fromarray(red).resize((width, height), Image.Resampling.NEAREST))
+
+
+def press_complete(page: Page) -> str:
+    page.evaluate("document.querySelector('#message textarea').value = ''")
+    page.click("#complete")
+    page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
+    return page.input_value("#message textarea")
+
+
+def download(page: Page, path: Path) -> Path:
+    page.wait_for_selector("#download:not([disabled])")
+    with page.expect_download() as found:
+        page.click("#download")
+    found.value.save_as(path)
+    return path
+
+
+def grown(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((2 * by + 1, 2 * by + 1), np.uint8)) > 0
+
+
+@needs_browser
+def test_paint_complete_download(page: Page, tmp_path: Path) -> None:
+    """What comes back differs from the upload under the strokes alone, and there."""
+    path = save(blue_photo(400, 600), tmp_path / "photo.png")
+    choose(page, path)
+    stroke(page, (0.4, 0.3), (0.5, 0.6))
+    painted = strokes_on_screen(page, 400, 600)
+    assert 1000 < painted.sum() < 60_000
+    assert "600×400 pixels" in press_complete(page)
+    first = download(page, tmp_path / "first.png")
+    difference = changed(path, first)
+    assert not (difference & ~grown(painted, 4 + 6)).any()
+    assert difference[painted].mean() > 0.9
+
+    before = first
+    for number in range(2):  # on from the result, twice
+        page.click("#again")
+        wait_until(lambda: not strokes_on_screen(page, 400, 600).any())
+        page.wait_for_timeout(2500)  # the canvas is built anew
+        wait_until(lambda: find_photo(page) is not None)
+        begin = 0.15 + 0.6 * number
+        stroke(page, (begin, 0.2), (begin, 0.4))
+        painted = strokes_on_screen(page, 400, 600)
+        press_complete(page)
+        page.wait_for_timeout(500)
+        after = download(page, tmp_path / f"{number}.png")
+        difference = changed(before, after)
+        assert difference.any() and not (difference & ~grown(painted, 4 + 6)).any()
+        before = after
+
+
+@needs_browser
+def test_undo_and_erase(page: Page, tmp_path: Path) -> None:
+    choose(page, save(blue_photo(400, 600), tmp_path / "photo.png"))
+    stroke(page, (0.4, 0.3), (0.4, 0.6))
+    assert strokes_on_screen(page, 400, 600).any()
+    page.click("#canvas button[aria-label=Undo]")
+    wait_until(lambda: not strokes_on_screen(page, 400, 600).any())
+    page.click("#complete")
+    page.wait_for_selector("text=Paint over what should go, then press the button", timeout=20_000)
+    stroke(page, (0.4, 0.3), (0.4, 0.6))
+    painted = strokes_on_screen(page, 400, 600).sum()
+    page.click("#canvas button[aria-label=Erase]")
+    stroke(page, (0.4, 0.2), (0.4, 0.45))
+    assert 0 < strokes_on_screen(page, 400, 600).sum() < 0.8 * painted
+
+
+@needs_browser
+def test_a_sample_with_one_click(page: Page, tmp_path: Path) -> None:
+    page.click("text=Take the spoon away")
+    page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
+    assert "600×400 pixels" in page.input_value("#message textarea")
+    assert pixels(download(page, tmp_path / "spoon.png")).shape == (400, 600, 3)
+
+
+@needs_browser
+def test_a_mask_instead_of_painting(page: Page, tmp_path: Path) -> None:
+    path, mask = save(blue_photo(400, 600), tmp_path / "photo.png"), square(400, 600, 100, 60)
+    choose(page, path)
+    page.click("text=Options")
+    page.set_input_files("#mask input[type=file]", save(mask.astype(np.uint8) * 255, tmp_path / "mask.png"))
+    page.wait_for_selector("#mask img")
+    press_complete(page)
+    difference = changed(path, download(page, tmp_path / "out.png"))
+    assert difference[mask].mean() > 0.9 and not (difference & ~grown(mask, 5)).any()
+
+
+@needs_browser
+def test_files_that_are_refused_with_a_toast(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    page.set_input_files("#photograph input[type=file]", tmp_path / "text.png")
+    page.wait_for_selector("text=This is not a photograph that can be read", timeout=20_000)
+    page.reload()
+    page.wait_for_selector("#complete")
+    side = int(MAX_PIXELS**0.5) + 8
+    Image.new("1", (side, side)).save(tmp_path / "large.png")
+    page.set_input_files("#photograph input[type=file]", tmp_path / "large.png")
+    page.wait_for_selector("text=and at most 64 are taken", timeout=20_000)
+
+
+@needs_browser
+def test_on_a_phone(browser: Browser, server: str, tmp_path: Path) -> None:
+    """390 pixels wide, by touch."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(server)
+    page.wait_for_selector("#complete")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    path = save(blue_photo(400, 600), tmp_path / "photo.png")
+    choose(page, path)
+    found = find_photo(page)
+    assert found is not None
+    top, left, bottom, right = found
+    touch = context.new_cdp_session(page)
+    y = (top + bottom) / 2
+    for kind, x in (
+        ("touchStart", 0.4),
+        *(("touchMove", 0.4 + 0.02 * step) for step in range(10)),
+        ("touchEnd", None),
+    ):
+        points = [] if x is None else [{"x": left + x * (right - left), "y": y}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    page.wait_for_timeout(500)
+    painted = strokes_on_screen(page, 400, 600)
+    assert painted.any()
+    assert "600×400 pixels" in press_complete(page)
+    difference = changed(path, download(page, tmp_path / "out.png"))
+    assert difference.any() and not (difference & ~grown(painted, 4 + 8)).any()
+    context.close()
