@@ -99,6 +99,9 @@ class Completer:
 
         Returns:
             (height, width, 3) float32 of each box, in [0, 1].
+
+        Raises:
+            FloatingPointError: The network gives NaN or infinity.
         """
         alike: dict[Any, list[int]] = defaultdict(list)
         for number, ((_, hole), box) in enumerate(parts):
@@ -112,6 +115,8 @@ class Completer:
                 batch = numbers[begin : begin + at_once]
                 x = torch.cat([self._encode(*parts[number]) for number in batch])
                 x = run_layers(self.network, x.contiguous(memory_format=torch.channels_last), *steps)
+                if not x.isfinite().all():
+                    raise FloatingPointError("the network gives NaN or infinity: its weights are broken")
                 fills |= zip(batch, x.permute(0, 2, 3, 1).float().cpu().numpy(), strict=True)
         return [fills[number] for number in range(len(parts))]
 

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import cv2
 import gradio as gr
 import numpy as np
+from gradio.data_classes import FileData
+from gradio.utils import get_upload_folder
 from numpy.typing import NDArray
 from PIL import Image
 from starlette.responses import JSONResponse
@@ -26,7 +28,7 @@ from glcic_hub.files import first_line
 from glcic_hub.images import open_picture, to_uint8
 from glcic_hub.large_holes import out_of_reach
 from glcic_hub.masks import open_mask, transparent_pixels
-from glcic_hub.picture_files import orientation_of, read_exif, save_picture
+from glcic_hub.picture_files import READ_FORMATS, orientation_of, read_exif, save_picture
 from glcic_hub.pipeline import GLCICPipeline
 from glcic_hub.samples import load_sample
 from glcic_hub.version import __version__
@@ -45,7 +47,10 @@ MAX_WAITING = 64
 """Requests that may wait; more are told to come back."""
 
 KEPT_SECONDS = 3600
-"""Uploads and results are deleted after this time."""
+"""Uploads and results are deleted after this time, at the next request."""
+
+SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
+"""Of formats that are written; others become PNG."""
 
 SAMPLE_TITLES = {
     "coffee": "Take the spoon away",
@@ -66,15 +71,50 @@ def _photograph(**options: Any) -> gr.Image:
     write a stub file beside this one.)
     """
     component = gr.Image(type="filepath", **options)
-    # Gradio has made sure that the path is that of an upload.
+    # Unlike an image's data, a file's has to say that it is one, so that Gradio checks that it was uploaded.
+    component.data_model = FileData  # type: ignore[assignment]
     component.preprocess = lambda payload: None if payload is None else str(payload.path)  # type: ignore[method-assign]
+    _take_no_addresses(component)
     return component
+
+
+def _take_no_addresses(component: Any) -> None:
+    """Gradio would download what an address leads to, however large, before a function of ours is called."""
+    move = component.async_move_resource_to_block_cache
+
+    async def move_uploads(path: Any) -> Any:
+        if str(path).lower().startswith(("http://", "https://")):
+            raise gr.Error("Upload the file; addresses are not fetched.", print_exception=False)
+        return await move(path)
+
+    component.async_move_resource_to_block_cache = move_uploads
+
+
+def _uploaded(path: str) -> str:
+    """The path of an upload, or of a file of ours; whatever a visitor sends.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    places = (Path(get_upload_folder()), _root())
+    if not any(Path(path).resolve().is_relative_to(place.resolve()) for place in places):
+        raise ValueError("this file was not uploaded")
+    return path
 
 
 def _canvas(**options: Any) -> gr.ImageEditor:
     """The copy that is painted on; takes no more and no larger layers than this page sends."""
     component = gr.ImageEditor(type="pil", **options)
     preprocess, convert = component.preprocess, component.convert_and_format_image
+    accept, kept = component.accept_blobs, component.blob_storage
+
+    def accept_few(data: Any) -> Any:
+        index = str(data.data.get("index") or "0")
+        if index != "null" and not (index.isdecimal() and int(index) < MAX_LAYERS):
+            raise gr.Error(f"At most {MAX_LAYERS} layers are taken.", print_exception=False)
+        while len(kept) >= 2 * MAX_WAITING:  # of visitors who did not go on
+            kept.pop(next(iter(kept)), None)
+        return accept(data)
 
     def preprocess_few(payload: Any) -> Any:
         if payload is not None and len(payload.layers) > MAX_LAYERS:
@@ -84,7 +124,8 @@ def _canvas(**options: Any) -> gr.ImageEditor:
     def convert_small(file: Any, flatten_on_white: bool = False) -> Any:
         if file is not None:
             try:
-                with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file.path) as image:
+                source = io.BytesIO(file) if isinstance(file, bytes) else file.path
+                with Image.open(source, formats=("PNG", "WEBP", "JPEG")) as image:
                     too_large = max(image.size) > 2 * PREVIEW_SIDE
             except Exception:  # Pillow's plugins raise a dozen kinds
                 raise gr.Error("This is not a painting that can be read.", print_exception=False) from None
@@ -92,6 +133,8 @@ def _canvas(**options: Any) -> gr.ImageEditor:
                 raise gr.Error("The painting is larger than the page makes it.", print_exception=False)
         return convert(file, flatten_on_white)
 
+    accept_few._is_server_fn = True  # type: ignore[attr-defined]
+    component.accept_blobs = accept_few
     component.preprocess = preprocess_few  # type: ignore[method-assign]
     component.convert_and_format_image = convert_small  # type: ignore[method-assign]
     return component
@@ -105,28 +148,29 @@ class Result(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def _load(model: str | None) -> GLCICPipeline:
-    return GLCICPipeline.from_pretrained(model)
+def _named_pipeline(named: str) -> GLCICPipeline:
+    """The model that a visitor names: on the Hub alone, and one that everybody may see.
 
-
-def _pipeline(started_with: str | None, named: str | None) -> GLCICPipeline:
-    """The model that a visitor names, or the one that the demo was started with.
-
-    Visitors name models on the Hub alone: which folders there are on this machine is none of their business.
+    Which folders there are on this machine, and which models its owner may see, is none of a visitor's business.
     """
-    named = (named or "").strip()
     if named and (Path(named).exists() or named.count("/") != 1 or named.startswith((".", "/", "~", "\\"))):
         raise ValueError(f"{named} is not the name of a model on the Hub, such as user/model")
-    return _load(named or started_with)
+    return GLCICPipeline.from_pretrained(named, token=False)
 
 
 def _check_size(path: str) -> None:
     """Refuses what is too large before it is decoded."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=READ_FORMATS) as image:
             width, height = image.size
-    except Exception as error:  # Pillow's plugins raise a dozen kinds, its guard against bombs one more
-        raise ValueError(f"this is not a photograph that can be read ({first_line(error)[:80]})") from None
+    except FileNotFoundError:
+        raise ValueError("the photograph was deleted after an hour; choose it again") from None
+    except Image.DecompressionBombError:
+        raise ValueError(
+            f"the photograph is too large, and at most {MAX_PIXELS / 1e6:.0f} megapixels are taken"
+        ) from None
+    except Exception:  # Pillow's plugins raise a dozen kinds
+        raise ValueError("this is not a photograph that can be read") from None
     if width * height > MAX_PIXELS:
         raise ValueError(
             f"the photograph has {width * height / 1e6:.0f} megapixels, and at most {MAX_PIXELS / 1e6:.0f} are taken"
@@ -223,15 +267,15 @@ def complete_file(
         hole = open_mask(mask)
     else:
         hole = cv2.resize(mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_LINEAR) > 127
-    if grow and hole.any():
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * grow + 1, 2 * grow + 1))
-        hole = cv2.dilate(hole.astype(np.uint8), kernel) > 0
+    if grow and mask is not None and hole.any():
+        hole = cv2.distanceTransform(1 - hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= grow
     if not hole.any():
         raise ValueError("nothing is marked: paint over what should go, or give a mask that has white in it")
     begin = time.perf_counter()
-    completed = pipe(path, hole, blend="poisson" if blend else "none")
+    completed = pipe(path, None if mask is None else hole, blend="poisson" if blend else "none")
     seconds = time.perf_counter() - begin
-    suffix = Path(path).suffix.lower() if keep_format else ".png"
+    with Image.open(path) as image:
+        suffix = SUFFIXES.get(image.format or "", ".png") if keep_format else ".png"
     result = _new_folder() / f"{Path(path).stem.removesuffix('_completed')}_completed{suffix}"
     save_picture(completed, result)
     share = hole.mean()
@@ -251,20 +295,21 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         FileNotFoundError: No such model.
         ValueError: The model is broken.
     """
-    _load(model)  # a visitor should not be the first to hear that it is broken
+    own = GLCICPipeline.from_pretrained(model)
 
     def places_of(path: str | None, painted: Any) -> tuple[Any, ...]:
-        """What a change of the photograph changes on the page."""
+        """What another photograph changes on the page: all that was of the one before goes."""
         chosen = path is not None
-        upload = gr.update(visible=False) if chosen else gr.update(value=None, visible=True)
-        return path, upload, gr.update(value=painted, visible=chosen), gr.update(visible=chosen)
+        off = gr.update(interactive=False)
+        shown = (gr.update(visible=not chosen), gr.update(visible=chosen), gr.update(visible=chosen))
+        return path, None, painted, *shown, None, None, "", gr.update(value=None, interactive=False), None, off
 
     def begin(path: str | None) -> tuple[Any, ...]:
         """A photograph was chosen: its copy to paint on takes the place of the upload."""
         if path is None:
-            return gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return (gr.skip(),) * 12
         with _told():
-            preview = _preview(path)
+            preview = _preview(_uploaded(path))
         return places_of(path, {"background": preview, "layers": [], "composite": preview})
 
     def begin_sample(name: str) -> tuple[Any, ...]:
@@ -276,9 +321,9 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         both = Image.alpha_composite(image.convert("RGBA"), layer)
         return places_of(str(path), {"background": image, "layers": [layer], "composite": both})
 
-    def put_away() -> Any:
+    def put_away() -> tuple[Any, ...]:
         """Gradio's editor takes a second picture only when it is built anew."""
-        return gr.update(value=None, visible=False)
+        return None, gr.update(visible=False)
 
     def start_over() -> tuple[Any, ...]:
         return places_of(None, None)
@@ -299,8 +344,8 @@ def make_demo(model: str | None = None) -> gr.Blocks:
             raise gr.Error("Choose a photograph first.", print_exception=False)
         with _told():
             progress(0.1, desc="Loading the model")
-            pipe = _pipeline(model, named)
-            hole: NDArray[np.bool_] | str | None = mask
+            pipe = _named_pipeline(named.strip()) if named and named.strip() else own
+            hole: NDArray[np.bool_] | str | None = mask and _uploaded(mask)
             if mask is None:
                 hole = _painted(drawing)
                 if hole is None:
@@ -332,7 +377,9 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         if image is None:
             raise gr.Error("There is no photograph.", print_exception=False)
         with _told():
-            result = complete_file(_load(model), image, mask, blend=blend, grow=min(max(int(grow), 0), MAX_GROWTH))
+            own_mask = mask and _uploaded(mask)
+            grow = min(max(int(grow), 0), MAX_GROWTH)
+            result = complete_file(own, _uploaded(image), own_mask, blend=blend, grow=grow)
         return str(result.path), result.message
 
     private: dict[str, Any] = {"api_visibility": "private"}
@@ -347,16 +394,18 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         )
         with gr.Row():
             with gr.Column(min_width=320):
-                upload = _photograph(
-                    sources=["upload", "clipboard", "webcam"], label="Photograph", height=420,
-                    elem_id="photograph",
-                )  # fmt: skip
-                canvas = _canvas(
-                    sources=(), visible=False, layers=False, transforms=(),
-                    label="Paint over what should go", height=520, elem_id="canvas",
-                    brush=gr.Brush(default_size=28, colors=["#ff4040"], color_mode="fixed"),
-                    eraser=gr.Eraser(default_size=28),
-                )  # fmt: skip
+                with gr.Column() as upload_place:
+                    upload = _photograph(
+                        sources=["upload", "clipboard", "webcam"], label="Photograph", height=420,
+                        elem_id="photograph",
+                    )  # fmt: skip
+                with gr.Column(visible=False) as canvas_place:
+                    canvas = _canvas(
+                        sources=(), layers=False, transforms=(),
+                        label="Paint over what should go", height=520, elem_id="canvas",
+                        brush=gr.Brush(default_size=28, colors=["#ff4040"], color_mode="fixed"),
+                        eraser=gr.Eraser(default_size=28),
+                    )  # fmt: skip
                 with gr.Row():
                     button = gr.Button("Complete", variant="primary", elem_id="complete")
                     cancel = gr.Button("Cancel", elem_id="cancel")
@@ -382,21 +431,24 @@ def make_demo(model: str | None = None) -> gr.Blocks:
                 elem_id="mask",
             )  # fmt: skip
 
-        places = [original, upload, canvas, other]
+        places = [original, upload, canvas, upload_place, canvas_place, other]
+        places += [mask, slider, message, download, latest, again]
         upload.input(begin, upload, places, **private)
         other.click(start_over, None, places, **private)
-        again.click(put_away, None, canvas, **private).then(begin, latest, places, **private)
+        again.click(put_away, None, [canvas, canvas_place], **private).then(begin, latest, places, **private)
         inputs = [original, canvas, mask, blend, grow, snapped, keep, named]
         outputs = [slider, message, download, latest, again]
         running = button.click(run, inputs, outputs, concurrency_id="network", **private)
         cancel.click(None, cancels=[running])
         for name, sample in samples.items():
-            begun = sample.click(put_away, None, canvas, **private).then(
+            begun = sample.click(put_away, None, [canvas, canvas_place], **private).then(
                 partial(begin_sample, name), None, places, **private
             )
             begun.then(run, inputs, outputs, concurrency_id="network", **private)
         with gr.Group(visible=False):
             files = [gr.File(label=label, type="filepath") for label in ("image", "mask")]
+            for file in files:
+                _take_no_addresses(file)
             settings = [gr.Checkbox(True, label="blend"), gr.Number(0, label="grow", precision=0)]
             answers = [gr.File(label="completed"), gr.Textbox(label="message")]
             gr.Button("Complete files").click(
@@ -448,19 +500,24 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, MemoryError) as error:
-        text = first_line(error)
+        text = first_line(error).partition("; if black marks")[0]  # that speaks of options that are not on the page
         # What files are called on this machine is none of a visitor's business.
         text = re.sub(r"\S*[/\\]\S*[/\\](\S+)", r"\1", text) if "://" not in text else text
         raise gr.Error(text[:1].upper() + text[1:] + ".", print_exception=False) from None
 
 
+def _root() -> Path:
+    return Path(tempfile.gettempdir()) / "glcic-demo"
+
+
 def _new_folder() -> Path:
     """A folder for files of the demo; folders that are too old are removed."""
-    root = Path(tempfile.gettempdir()) / "glcic-demo"
+    root = _root()
     root.mkdir(mode=0o700, exist_ok=True)
     for old in root.iterdir():
-        if old.stat().st_mtime < time.time() - KEPT_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another visitor's request removed it
+            if old.stat().st_mtime < time.time() - KEPT_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(dir=root))
 
 

@@ -130,7 +130,7 @@ def complete_folder(
                     warnings.warn(f"{path}: {warning.message}", stacklevel=2)
                 save_picture(picture, result, overwrite=overwrite)
                 completed += 1
-            except (ValueError, OSError, MemoryError) as error:
+            except (ValueError, OSError, MemoryError, FloatingPointError) as error:
                 failures.append(Failure(path, first_line(error)))
     return Outcome(
         sum(gather_object([completed])),

@@ -13,7 +13,7 @@ from glcic_hub.files import first_line, write_whole
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 
-_READ_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+READ_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _WRITE_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 _MODES = {
     "JPEG": {"L", "RGB", "CMYK"},
@@ -70,7 +70,7 @@ def load_image(path: str | Path) -> Image.Image:
     if path.is_dir():
         raise ValueError(f"{path} is a folder, not a picture")
     try:
-        with Image.open(path, formats=_READ_FORMATS) as image:
+        with Image.open(path, formats=READ_FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # the further frames of MPO are previews
                 raise ValueError(f"it holds {frames} frames; give one picture a file")
@@ -80,7 +80,7 @@ def load_image(path: str | Path) -> Image.Image:
         raise
     except UnidentifiedImageError:
         raise ValueError(f"cannot read {path}: it is not a picture, or of another format than "
-                         f"{', '.join(_READ_FORMATS)}") from None  # fmt: skip
+                         f"{', '.join(READ_FORMATS)}") from None  # fmt: skip
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise ValueError(f"cannot read {path}: {first_line(error)}") from None
 

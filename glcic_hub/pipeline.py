@@ -227,6 +227,7 @@ class GLCICPipeline:
                 mask covers everything; the lists are not of the same length; `blend` is unknown; there is no mask to
                 invert.
             MemoryError: The picture is too large for the device.
+            FloatingPointError: The network gives NaN or infinity.
         """
         if blend not in ("none", "poisson"):
             raise ValueError(f'blend must be "none" or "poisson", not {blend!r}')

@@ -260,30 +260,83 @@ def test_attacks(server: str, tmp_path: Path) -> None:
     assert ask(server, "/health")[0] == 200
 
 
-def private_call(server: str, inputs: list[Any], count_of_layers: int = 0) -> str:
-    """Presses the page's button by its number, with whatever payload."""
-    config = json.loads(ask(server, "/config")[1])
-    button = next(d for d in config["dependencies"] if len(d["inputs"]) == 8 and d["backend_fn"])
-    session = f"attack{time.monotonic_ns()}"
-    status, body = ask(
-        server, "/gradio_api/queue/join", {"data": inputs, "fn_index": button["id"], "session_hash": session}
-    )
-    if status != 200:
-        return f"{status} {body.decode(errors='replace')}"
-    with urllib.request.urlopen(f"{server}/gradio_api/queue/data?session_hash={session}", timeout=60) as answer:
-        text: str = answer.read().decode()
-        return text
+class Session:
+    """What a visitor's browser sends, or an attacker: the page's own functions by their numbers."""
+
+    def __init__(self, server: str) -> None:
+        self.server = server
+        self.name = f"session{time.monotonic_ns()}"
+        self.functions = json.loads(ask(server, "/config")[1])["dependencies"]
+
+    def call(self, inputs: int, data: list[Any]) -> str:
+        """Calls the first function that takes so many inputs; what it answers."""
+        function = next(f for f in self.functions if len(f["inputs"]) == inputs and f["backend_fn"])
+        request = {"data": data, "fn_index": function["id"], "session_hash": self.name}
+        status, body = ask(self.server, "/gradio_api/queue/join", request)
+        assert status == 200, body
+        with urllib.request.urlopen(
+            f"{self.server}/gradio_api/queue/data?session_hash={self.name}", timeout=60
+        ) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def begin(self, path: str | Path, **more: Any) -> str:
+        return self.call(1, [file_data(path, **more)])
+
+    def run(self, drawing: Any, mask: Any = None, model: str = "") -> str:
+        return self.call(8, [None, drawing, mask, True, 0, False, False, model])
 
 
-def test_what_the_page_would_not_send(server: str) -> None:
+def succeeded(answer: str) -> bool:
+    return '"success":true' in answer.replace(" ", "")
+
+
+def test_what_the_page_would_not_send(server: str, tmp_path: Path) -> None:
     good = upload(server, encode(blue_photo(30, 30)), "a.png")
+    session = Session(server)
+    assert succeeded(session.begin(good))
     drawing = {"background": file_data(good), "layers": [file_data(good)] * 10_000, "composite": None, "id": None}
-    many = private_call(server, [None, drawing, None, True, 0, False, False, ""])
-    assert "process_completed" in many and '"success":false' in many.replace(" ", "")
-    for name in ("../../etc", "/etc", "user/../x", "glcic_hub/pretrained", "C:\\x/y", "user/nothing"):
-        answer = private_call(server, [None, None, None, True, 0, False, False, name])
-        assert '"success":false' in answer.replace(" ", "") and "pretrained/" not in answer
+    assert "10000 layers, and at most 8 are taken" in session.run(drawing)
+    painted = {**drawing, "layers": [file_data(good)]}
+    mask = upload(server, encode(square(30, 30, 5, 9).astype(np.uint8) * 255), "m.png")
+    assert succeeded(session.run(painted, file_data(mask)))
+    for name in ("../../etc", "/etc", "user/../x", "glcic_hub/pretrained"):
+        answer = session.run(painted, None, name)
+        assert "is not the name of a model on the Hub" in answer and not succeeded(answer)
+    assert "downloads are switched off" in (answer := session.run(painted, None, "user/nothing")), answer
+
+    secret = save(blue_photo(30, 30), tmp_path / "secret.png")
+    for path in ({"path": str(secret)}, file_data(secret), {"path": str(secret), "url": str(secret)}):
+        assert not succeeded(session.call(1, [path]))
+        assert not succeeded(session.run(painted, path))
+    for number in (10**9, -1, "x"):
+        part = {"type": "layer", "index": str(number), "id": "y"}
+        assert ask(server, "/gradio_api/component_server", {"data": part, "fn_name": "accept_blobs"})[0] >= 400
     assert ask(server, "/health")[0] == 200
+
+
+def test_other_kinds_of_pictures(server: str, tmp_path: Path) -> None:
+    """The second photograph of a visitor is taken as it is, too; without a mask transparent pixels are completed."""
+    photo, mask = blue_photo(90, 90), square(90, 90, 20, 30)
+    session = Session(server)
+    assert succeeded(session.begin(upload(server, encode(photo), "a.png")))
+    assert succeeded(session.begin(upload(server, encode(photo[..., 0]), "b.png")))
+    buffer = io.BytesIO()
+    Image.fromarray(np.dstack([photo, ~mask * np.uint8(255)])).save(buffer, "PNG")
+    path = upload(server, buffer.getvalue(), "cut-out.png")
+    completed = json.loads(call(server, "complete", [file_data(path), None, False, 9]).split("data: ")[1])[0]
+    with urllib.request.urlopen(completed["url"]) as answer, Image.open(io.BytesIO(answer.read())) as image:
+        result = np.asarray(image)
+    assert result.shape == (90, 90, 4) and (result[..., 3] == 255).all()
+    assert np.array_equal(result[~mask][:, :3], photo[~mask]) and not np.array_equal(result[mask][:, :3], photo[mask])
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("GIF", ".png"), ("BMP", ".png"), ("JPEG", ".jpg"), ("TIFF", ".tif")])
+def test_formats(pretrained: GLCICPipeline, tmp_path: Path, kind: str, suffix: str) -> None:
+    path = tmp_path / "no suffix"
+    Image.fromarray(blue_photo(40, 40)).save(path, kind)
+    result = complete_file(pretrained, str(path), square(40, 40, 9, 9), keep_format=True)
+    assert result.path.name == f"no suffix_completed{suffix}"
 
 
 @pytest.fixture(scope="module")

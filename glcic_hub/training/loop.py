@@ -144,7 +144,10 @@ class Loop:
         """Measures the completion network, draws the grid, and keeps the model if it is the best of its phase."""
         if not self.accelerator.is_main_process or not self.examples:
             return
-        figures, picture = validate(self._pipeline(self.config), self.examples)
+        try:
+            figures, picture = validate(self._pipeline(self.config), self.examples)
+        except FloatingPointError as error:
+            raise FloatingPointError(self._diverged(f"{error}, after step {done}")) from None
         phase = self.recipe.phase_of(done - 1)
         best_before = max(
             ((entry["phase"], entry["ssim"]) for entry in self.run.read_log() if "ssim" in entry), default=(0, 0.0)
@@ -202,7 +205,10 @@ class Loop:
         config = dataclasses.replace(self.config, training=self._record(done))
         save_model(folder, config, completion, *discriminators, dtype=torch.float16)
         self.recipe.save(folder / "recipe.yaml")
-        write_card(folder, self._pipeline(config), self.repository or UNNAMED)
+        try:
+            write_card(folder, self._pipeline(config), self.repository or UNNAMED)
+        except FloatingPointError as error:
+            raise FloatingPointError(self._diverged(f"{error}, after step {done}")) from None
 
     def _pipeline(self, config: GLCICConfig) -> GLCICPipeline:
         completion = CompletionNetwork(config.width, config.mean_pixel)
