@@ -390,7 +390,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         original, latest = gr.State(None), gr.State(None)
         gr.Markdown(
             "# Image completion\nChoose a photograph, paint over what should go, press **Complete**. "
-            "All that you did not paint over stays as it was, to the last bit, at full size."
+            "All else stays as it was, to the last bit, at full size."
         )
         with gr.Row():
             with gr.Column(min_width=320):
