@@ -34,23 +34,25 @@ def main() -> None:
     environment = {**os.environ, "TMPDIR": str(folder), "GRADIO_SERVER_PORT": str(PORT)}
     begin = time.perf_counter()
     with subprocess.Popen([sys.executable, "-m", "glcic_hub", "demo"], env=environment) as process:
-        while not is_up():
-            time.sleep(0.1)
-        print(f"from a cold start to the page: {time.perf_counter() - begin:.1f} s")
-        clients = [Visitor(number, folder) for number in range(options.clients)]
-        for client in clients:
-            client.complete()
-        before = resident(process.pid)
-        begin = time.perf_counter()
-        with ThreadPoolExecutor(options.clients) as pool:
-            numbers = [number % options.clients for number in range(options.requests)]
-            seconds = list(pool.map(lambda number: clients[number].complete(), numbers))
-        wall = time.perf_counter() - begin
-        print(f"{options.requests} requests by {options.clients} clients at once: {wall:.0f} s, all right")
-        print(f"median {median(seconds):.1f} s, longest {max(seconds):.1f} s")
-        time.sleep(5)
-        print(f"memory: {before:.0f} MiB before, {resident(process.pid):.0f} MiB after")
-        process.terminate()
+        try:
+            while not is_up() and process.poll() is None:
+                time.sleep(0.1)
+            print(f"from a cold start to the page: {time.perf_counter() - begin:.1f} s")
+            clients = [Visitor(number, folder) for number in range(options.clients)]
+            for client in clients:
+                client.complete()
+            before = resident(process.pid)
+            begin = time.perf_counter()
+            with ThreadPoolExecutor(options.clients) as pool:
+                numbers = [number % options.clients for number in range(options.requests)]
+                seconds = list(pool.map(lambda number: clients[number].complete(), numbers))
+            wall = time.perf_counter() - begin
+            print(f"{options.requests} requests by {options.clients} clients at once: {wall:.0f} s, all right")
+            print(f"median {median(seconds):.1f} s, longest {max(seconds):.1f} s")
+            time.sleep(5)
+            print(f"memory: {before:.0f} MiB before, {resident(process.pid):.0f} MiB after")
+        finally:
+            process.terminate()
 
 
 class Visitor:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from glcic_hub.demo import make_demo
+from glcic_hub.demo import CSS, make_demo
 
 SAMPLE = "Take the spoon away"
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs"), metavar="FOLDER")
     options = parser.parse_args()
     demo = make_demo()
-    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, footer_links=["api"])
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, footer_links=["api"], css=CSS)
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)

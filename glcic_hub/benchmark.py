@@ -83,6 +83,7 @@ def benchmark(
         ModuleNotFoundError: PyPatchMatch or matplotlib is not installed.
         OSError: The folder does not exist, or cannot be written.
     """
+    import matplotlib  # noqa: F401, needed at the end, missed better now
     from patchmatch import patch_match
 
     if not patch_match.patchmatch_available:

@@ -153,7 +153,7 @@ def _named_pipeline(named: str) -> GLCICPipeline:
 
     Which folders there are on this machine, and which models its owner may see, is none of a visitor's business.
     """
-    if named and (Path(named).exists() or named.count("/") != 1 or named.startswith((".", "/", "~", "\\"))):
+    if Path(named).exists() or named.count("/") != 1 or named.startswith((".", "/", "~", "\\")):
         raise ValueError(f"{named} is not the name of a model on the Hub, such as user/model")
     return GLCICPipeline.from_pretrained(named, token=False)
 
