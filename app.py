@@ -1,8 +1,7 @@
-"""The demo, on this machine or as a Space on the Hub."""
+"""The demo, on this machine or as a Space on the Hub; takes --host, --port, --model and --share."""
 
-from glcic_hub.demo import launch, make_demo
+import sys
 
-demo = make_demo()
+from glcic_hub.cli import main
 
-if __name__ == "__main__":
-    launch(demo)
+sys.exit(main(["demo", *sys.argv[1:]]))

@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
-import shutil
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache, partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+with suppress(ImportError):
+    import spaces  # lends GPUs on a Space (ZeroGPU); before anything asks for one
 
 import cv2
 import gradio as gr
 import numpy as np
 from gradio.data_classes import FileData
 from gradio.utils import get_upload_folder
-from numpy.typing import NDArray
 from PIL import Image
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from glcic_hub.demo_files import (
+    KEPT_SECONDS,
+    PREVIEW_SIDE,
+    complete_file,
+    grown,
+    make_preview,
+    new_folder,
+    remove_old,
+    remove_own,
+    snap,
+    strokes_of,
+    upright,
+)
 from glcic_hub.files import first_line
-from glcic_hub.images import open_picture, to_uint8
-from glcic_hub.large_holes import out_of_reach
-from glcic_hub.masks import open_mask, transparent_pixels
-from glcic_hub.picture_files import READ_FORMATS, orientation_of, read_exif, save_picture
+from glcic_hub.hub import look_up
 from glcic_hub.pipeline import GLCICPipeline
 from glcic_hub.samples import load_sample
 from glcic_hub.version import __version__
 
 MAX_FILE_SIZE = "64mb"
-MAX_PIXELS = 64_000_000
-"""Larger photographs are refused: they take gigabytes."""
-
-PREVIEW_SIDE = 1200
-"""Pixels a side, at most, of the copy that is painted on in the browser; the photograph itself stays on the server."""
+MAX_MODEL_BYTES = 64_000_000
+"""Of a model that a visitor names: more than twice those of the paper's width in single precision."""
 
 MAX_LAYERS = 8
+MAX_LAYER_BYTES = 32_000_000
 MAX_GROWTH = 64
 
 MAX_WAITING = 64
 """Requests that may wait; more are told to come back."""
-
-KEPT_SECONDS = 3600
-"""Uploads and results are deleted after this time, at the next request."""
-
-SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
-"""Of formats that are written; others become PNG."""
 
 SAMPLE_TITLES = {
     "coffee": "Take the spoon away",
@@ -61,7 +62,7 @@ SAMPLE_TITLES = {
 
 STROKE = (255, 64, 64)
 
-CSS = ".gradio-container { max-width: 1400px; margin: 0 auto; }"
+CSS = ".gradio-container { max-width: 1400px; width: 100%; margin: 0 auto; }"
 
 
 def _photograph(**options: Any) -> gr.Image:
@@ -96,15 +97,15 @@ def _uploaded(path: str) -> str:
     Raises:
         ValueError: It is neither.
     """
-    places = (Path(get_upload_folder()), _root())
-    if not any(Path(path).resolve().is_relative_to(place.resolve()) for place in places):
+    if not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
         raise ValueError("this file was not uploaded")
     return path
 
 
 def _canvas(**options: Any) -> gr.ImageEditor:
     """The copy that is painted on; takes no more and no larger layers than this page sends."""
-    component = gr.ImageEditor(type="pil", **options)
+    # A picture that comes with layers has them displaced by half of what the canvas was larger before (Gradio 6.31).
+    component = gr.ImageEditor(type="pil", canvas_size=(4, 4), **options)
     preprocess, convert = component.preprocess, component.convert_and_format_image
     accept, kept = component.accept_blobs, component.blob_storage
 
@@ -112,6 +113,8 @@ def _canvas(**options: Any) -> gr.ImageEditor:
         index = str(data.data.get("index") or "0")
         if index != "null" and not (index.isdecimal() and int(index) < MAX_LAYERS):
             raise gr.Error(f"At most {MAX_LAYERS} layers are taken.", print_exception=False)
+        if sum(len(content) for _, content in data.files) > MAX_LAYER_BYTES:
+            raise gr.Error("The painting is larger than the page makes it.", print_exception=False)
         while len(kept) >= 2 * MAX_WAITING:  # of visitors who did not go on
             kept.pop(next(iter(kept)), None)
         return accept(data)
@@ -140,13 +143,6 @@ def _canvas(**options: Any) -> gr.ImageEditor:
     return component
 
 
-class Result(NamedTuple):
-    """A completed photograph."""
-
-    path: Path
-    message: str
-
-
 @lru_cache(maxsize=2)
 def _named_pipeline(named: str) -> GLCICPipeline:
     """The model that a visitor names: on the Hub alone, and one that everybody may see.
@@ -155,134 +151,10 @@ def _named_pipeline(named: str) -> GLCICPipeline:
     """
     if Path(named).exists() or named.count("/") != 1 or named.startswith((".", "/", "~", "\\")):
         raise ValueError(f"{named} is not the name of a model on the Hub, such as user/model")
-    return GLCICPipeline.from_pretrained(named, token=False)
-
-
-def _check_size(path: str) -> None:
-    """Refuses what is too large before it is decoded."""
-    try:
-        with Image.open(path, formats=READ_FORMATS) as image:
-            width, height = image.size
-    except FileNotFoundError:
-        raise ValueError("the photograph was deleted after an hour; choose it again") from None
-    except Image.DecompressionBombError:
-        raise ValueError(
-            f"the photograph is too large, and at most {MAX_PIXELS / 1e6:.0f} megapixels are taken"
-        ) from None
-    except Exception:  # Pillow's plugins raise a dozen kinds
-        raise ValueError("this is not a photograph that can be read") from None
-    if width * height > MAX_PIXELS:
-        raise ValueError(
-            f"the photograph has {width * height / 1e6:.0f} megapixels, and at most {MAX_PIXELS / 1e6:.0f} are taken"
-        )
-
-
-def _preview(path: str) -> Image.Image:
-    """The copy that is painted on: upright, RGB, on white where it is transparent."""
-    _check_size(path)
-    try:
-        opened = open_picture(path)
-    except (ValueError, OSError, MemoryError) as error:
-        raise ValueError(first_line(error).replace(path, "the photograph")) from None
-    whole = opened.whole()
-    rgb = to_uint8(whole)
-    if opened.alpha is not None:
-        share = opened.alpha[..., None].astype(np.float32) / 255
-        rgb = np.rint(rgb * share + 255 * (1 - share)).astype(np.uint8)
-    image = Image.fromarray(rgb)
-    image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS)
-    return image
-
-
-def _painted(drawing: dict[str, Any] | None) -> NDArray[np.bool_] | None:
-    """Where there are strokes, in the preview; None if there are none."""
-    if drawing is None:
-        return None
-    strokes = [np.asarray(layer.convert("RGBA"))[..., 3] > 0 for layer in drawing["layers"]]
-    if not strokes or not any(stroke.any() for stroke in strokes):
-        return None
-    return np.asarray(np.logical_or.reduce(strokes))
-
-
-def snap(preview: Image.Image, strokes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Grows or shrinks strokes to the outline of what they roughly cover, by GrabCut (Rother et al. 2004).
-
-    Args:
-        preview: RGB.
-        strokes: (H, W) boolean, of the preview's size.
-
-    Returns:
-        (H, W) boolean; the strokes themselves if no object is found.
-    """
-    near = cv2.dilate(strokes.astype(np.uint8), np.ones((41, 41), np.uint8)) > 0
-    core = cv2.erode(strokes.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
-    labels = np.full(strokes.shape, cv2.GC_BGD, np.uint8)
-    labels[near] = cv2.GC_PR_BGD
-    labels[strokes] = cv2.GC_PR_FGD
-    labels[core] = cv2.GC_FGD
-    if not core.any() or near.all():
-        return strokes
-    bgr = np.ascontiguousarray(np.asarray(preview.convert("RGB"))[..., ::-1])
-    cv2.grabCut(bgr, labels, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
-    found = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
-    return found if found.any() else strokes
-
-
-def complete_file(
-    pipe: GLCICPipeline,
-    path: str,
-    mask: NDArray[np.bool_] | str | None,
-    *,
-    blend: bool = True,
-    grow: int = 0,
-    keep_format: bool = False,
-) -> Result:
-    """Completes a photograph's file into another, at its full size.
-
-    Args:
-        pipe: What completes.
-        path: The photograph.
-        mask: (H, W) boolean of any size of the photograph's proportions; a mask's file; or None for the photograph's
-            transparent pixels.
-        blend: Blend the fill into its surroundings.
-        grow: Pixels by which the hole grows to each side.
-        keep_format: Write the photograph's own format, with loss if that has it, not PNG.
-
-    Returns:
-        The new file, `<name>_completed.<suffix>` in a new folder, and a line that says what was done.
-
-    Raises:
-        ValueError: The photograph or the mask cannot be used.
-        OSError: The disk is full.
-        MemoryError: The photograph is too large for this machine.
-    """
-    _check_size(path)
-    if isinstance(mask, str):
-        _check_size(mask)
-    opened = open_picture(path)
-    height, width = opened.rgb.shape[:2]
-    if mask is None:
-        hole = transparent_pixels(opened)
-    elif isinstance(mask, str):
-        hole = open_mask(mask)
-    else:
-        hole = cv2.resize(mask.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_LINEAR) > 127
-    if grow and mask is not None and hole.any():
-        hole = cv2.distanceTransform(1 - hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= grow
-    if not hole.any():
-        raise ValueError("nothing is marked: paint over what should go, or give a mask that has white in it")
-    begin = time.perf_counter()
-    completed = pipe(path, None if mask is None else hole, blend="poisson" if blend else "none")
-    seconds = time.perf_counter() - begin
-    with Image.open(path) as image:
-        suffix = SUFFIXES.get(image.format or "", ".png") if keep_format else ".png"
-    result = _new_folder() / f"{Path(path).stem.removesuffix('_completed')}_completed{suffix}"
-    save_picture(completed, result)
-    share = hole.mean()
-    message = f"{width}×{height} pixels, hole {share:.1%}, {seconds:.2f} s on {pipe.device.type}"
-    if out_of_reach(hole).any():
-        message += ". The hole is larger than the network can see across, so its middle comes from a smaller copy"
-    return Result(result, message)
+    commit, size = look_up(named)
+    if size > MAX_MODEL_BYTES:
+        raise ValueError(f"{named} has {size / 1e6:.0f} MB, and at most {MAX_MODEL_BYTES / 1e6:.0f} are taken")
+    return GLCICPipeline.from_pretrained(named, revision=commit, token=False)
 
 
 def make_demo(model: str | None = None) -> gr.Blocks:
@@ -309,17 +181,16 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         if path is None:
             return (gr.skip(),) * 12
         with _told():
-            preview = _preview(_uploaded(path))
+            preview = make_preview(_uploaded(path))
         return places_of(path, {"background": preview, "layers": [], "composite": preview})
 
     def begin_sample(name: str) -> tuple[Any, ...]:
         image, mask = load_sample(name)
-        path = _new_folder() / f"{name}.png"
+        path = new_folder() / f"{name}.png"
         image.save(path)
         layer = Image.new("RGBA", image.size, (*STROKE, 0))
         layer.paste((*STROKE, 255), mask=mask)
-        both = Image.alpha_composite(image.convert("RGBA"), layer)
-        return places_of(str(path), {"background": image, "layers": [layer], "composite": both})
+        return places_of(str(path), {"background": image, "layers": [layer], "composite": image})
 
     def put_away() -> tuple[Any, ...]:
         """Gradio's editor takes a second picture only when it is built anew."""
@@ -339,26 +210,32 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         keep: bool,
         named: str | None,
         progress: Any = gr.Progress(),  # noqa: B008, Gradio finds it by its default
-    ) -> tuple[Any, ...]:
+    ) -> Iterator[tuple[Any, ...]]:
         if path is None:
             raise gr.Error("Choose a photograph first.", print_exception=False)
+        nothing = (gr.skip(),) * 5  # between two steps a visitor can cancel
         with _told():
             progress(0.1, desc="Loading the model")
+            yield nothing
             pipe = _named_pipeline(named.strip()) if named and named.strip() else own
-            hole: NDArray[np.bool_] | str | None = mask and _uploaded(mask)
-            if mask is None:
-                hole = _painted(drawing)
-                if hole is None:
-                    raise ValueError("paint over what should go, then press the button")
-                if snapped:
-                    progress(0.2, desc="Looking for the object")
-                    hole = snap(_preview(path), hole)
+            strokes = strokes_of(drawing["layers"] if drawing else ())
+            if not strokes.any() and mask is None:
+                raise ValueError("paint over what should go, then press the button")
+            if snapped and strokes.any():
+                progress(0.2, desc="Looking for the object")
+                yield nothing
+                preview = make_preview(path)
+                strokes = snap(preview, cv2.resize(strokes.astype(np.uint8), preview.size) > 0)
             progress(0.4, desc="Completing")
-            result = complete_file(pipe, path, hole, blend=blend, grow=grow, keep_format=keep)
+            yield nothing
+            result = complete_file(
+                pipe, path, mask and _uploaded(mask), strokes=grown(strokes, grow), blend=blend, keep_format=keep
+            )
             progress(0.9, desc="Sending")
-            shown = (_upright(path), _upright(str(result.path)))
+            yield nothing
+            shown = (upright(path), upright(str(result.path)))
         file = str(result.path)
-        return shown, result.message, gr.update(value=file, interactive=True), file, gr.update(interactive=True)
+        yield shown, result.message, gr.update(value=file, interactive=True), file, gr.update(interactive=True)
 
     @_on_gpu
     def complete(image: str, mask: str | None, blend: bool = True, grow: int = 0) -> tuple[str, str]:
@@ -379,10 +256,12 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         with _told():
             own_mask = mask and _uploaded(mask)
             grow = min(max(int(grow), 0), MAX_GROWTH)
-            result = complete_file(own, _uploaded(image), own_mask, blend=blend, grow=grow)
+            result = complete_file(own, _uploaded(image), own_mask, grow=grow, blend=blend)
         return str(result.path), result.message
 
+    one_by_one: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}
     private: dict[str, Any] = {"api_visibility": "private"}
+    work = {**private, **one_by_one}
     demo: gr.Blocks
     with gr.Blocks(
         title="Image completion", delete_cache=(600, KEPT_SECONDS), analytics_enabled=False, fill_width=True
@@ -409,7 +288,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
                 with gr.Row():
                     button = gr.Button("Complete", variant="primary", elem_id="complete")
                     cancel = gr.Button("Cancel", elem_id="cancel")
-                    other = gr.Button("Another photograph", visible=False, elem_id="other")
+                    other = gr.Button("New photograph", visible=False, elem_id="other")
             with gr.Column(min_width=320):
                 slider = gr.ImageSlider(label="Before and after", interactive=False, elem_id="result", max_height=520)
                 message = gr.Textbox(label="What was done", interactive=False, elem_id="message")
@@ -424,27 +303,27 @@ def make_demo(model: str | None = None) -> gr.Blocks:
                 snapped = gr.Checkbox(False, label="Snap to the object under the strokes")
                 keep = gr.Checkbox(False, label="Keep the photograph's format (JPEG changes every pixel a little)")
             with gr.Row():
-                grow = gr.Slider(0, MAX_GROWTH, 4, step=1, label="Grow what is painted, pixels of the photograph")
+                grow = gr.Slider(0, 32, 4, step=1, label="Grow the strokes by pixels, as they are painted")
                 named = gr.Textbox(label="Another model on the Hub", placeholder="user/model", max_length=120)
             mask = _photograph(
-                sources=["upload"], label="A mask instead of painting: white = complete", height=200,
+                sources=["upload"], label="A mask, instead of strokes or beside them: white = complete", height=200,
                 elem_id="mask",
             )  # fmt: skip
 
         places = [original, upload, canvas, upload_place, canvas_place, other]
         places += [mask, slider, message, download, latest, again]
-        upload.input(begin, upload, places, **private)
+        upload.input(begin, upload, places, **work)
         other.click(start_over, None, places, **private)
-        again.click(put_away, None, [canvas, canvas_place], **private).then(begin, latest, places, **private)
+        again.click(put_away, None, [canvas, canvas_place], **private).then(begin, latest, places, **work)
         inputs = [original, canvas, mask, blend, grow, snapped, keep, named]
         outputs = [slider, message, download, latest, again]
-        running = button.click(run, inputs, outputs, concurrency_id="network", **private)
-        cancel.click(None, cancels=[running])
+        running: list[Any] = [button.click(run, inputs, outputs, **work)]
         for name, sample in samples.items():
             begun = sample.click(put_away, None, [canvas, canvas_place], **private).then(
                 partial(begin_sample, name), None, places, **private
             )
-            begun.then(run, inputs, outputs, concurrency_id="network", **private)
+            running += [begun, begun.success(run, inputs, outputs, **work)]
+        cancel.click(None, cancels=running)
         with gr.Group(visible=False):
             files = [gr.File(label=label, type="filepath") for label in ("image", "mask")]
             for file in files:
@@ -452,7 +331,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
             settings = [gr.Checkbox(True, label="blend"), gr.Number(0, label="grow", precision=0)]
             answers = [gr.File(label="completed"), gr.Textbox(label="message")]
             gr.Button("Complete files").click(
-                complete, [*files, *settings], answers, api_name="complete", concurrency_id="network"
+                complete, [*files, *settings], answers, api_name="complete", **one_by_one
             )
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
     return demo
@@ -477,8 +356,23 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
         max_file_size=MAX_FILE_SIZE,
         footer_links=["api"],
         css=CSS,
-        app_kwargs={"routes": [Route("/health", _health)]},
+        app_kwargs={"routes": [Route("/health", _health)], "lifespan": _cleaned},
     )
+
+
+@asynccontextmanager
+async def _cleaned(_: Any) -> AsyncIterator[None]:
+    """Removes results that are too old while the demo serves, and all of them when it ends."""
+
+    async def clean() -> None:
+        while True:
+            remove_old()
+            await asyncio.sleep(600)
+
+    cleaning = asyncio.create_task(clean())
+    yield
+    cleaning.cancel()
+    remove_own()
 
 
 async def _health(_: Any) -> JSONResponse:
@@ -486,12 +380,8 @@ async def _health(_: Any) -> JSONResponse:
 
 
 def _on_gpu(function: Any) -> Any:
-    """Asks for a GPU while the function runs, on a Space that lends them (ZeroGPU)."""
-    if find_spec("spaces") is None:
-        return function
-    import spaces
-
-    return spaces.GPU(function)
+    """Asks for a GPU while the function runs, where they are lent."""
+    return spaces.GPU(function) if "spaces" in globals() else function
 
 
 @contextmanager
@@ -504,28 +394,3 @@ def _told() -> Iterator[None]:
         # What files are called on this machine is none of a visitor's business.
         text = re.sub(r"\S*[/\\]\S*[/\\](\S+)", r"\1", text) if "://" not in text else text
         raise gr.Error(text[:1].upper() + text[1:] + ".", print_exception=False) from None
-
-
-def _root() -> Path:
-    return Path(tempfile.gettempdir()) / "glcic-demo"
-
-
-def _new_folder() -> Path:
-    """A folder for files of the demo; folders that are too old are removed."""
-    root = _root()
-    root.mkdir(mode=0o700, exist_ok=True)
-    for old in root.iterdir():
-        with suppress(FileNotFoundError):  # another visitor's request removed it
-            if old.stat().st_mtime < time.time() - KEPT_SECONDS:
-                shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(dir=root))
-
-
-def _upright(path: str) -> str:
-    """A file that every browser shows upright: the same, or a copy that is turned."""
-    with Image.open(path) as image:
-        if orientation_of(read_exif(image)) == 1 and image.format in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
-            return path
-    copy = _new_folder() / "shown.png"
-    Image.fromarray(to_uint8(open_picture(path).whole())).save(copy, compress_level=1)
-    return str(copy)

@@ -95,6 +95,22 @@ def fetch_model(
     return config.parent
 
 
+def look_up(model: str) -> tuple[str, int]:
+    """The newest commit of a model on the Hub that everybody may see, and the bytes of what completion needs of it.
+
+    Raises:
+        FileNotFoundError: No such model, or downloads are switched off.
+        OSError: The Hub cannot be reached or fails.
+    """
+    with _explained(model, f"cannot load {model}"):
+        try:
+            info = HfApi(token=False).model_info(model, files_metadata=True)
+        except OfflineModeIsEnabled as error:
+            raise LocalEntryNotFoundError("") from error
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    return info.sha or "main", sum(sizes.get(file, 0) for file in (CONFIG_FILE, WEIGHTS_FILE))
+
+
 def _checked(token: str | bool | None) -> str | bool | None:
     """A token without what is around it in a file; the HTTP library would print one that it cannot send."""
     if not isinstance(token, str):

@@ -15,14 +15,13 @@ from glcic_hub.hub import make_repository, push_folder
 from glcic_hub.model_files import MODEL_FILES
 from glcic_hub.pipeline import GLCICPipeline
 
-SPACE_APP = '''"""The demo, on this machine or as a Space on the Hub."""
+SPACE_APP = '''"""The demo, on this machine or as a Space on the Hub; takes --host, --port, --model and --share."""
 
-from glcic_hub.demo import launch, make_demo
+import sys
 
-demo = make_demo()
+from glcic_hub.cli import main
 
-if __name__ == "__main__":
-    launch(demo)
+sys.exit(main(["demo", *sys.argv[1:]]))
 '''
 
 SPACE_README = """---

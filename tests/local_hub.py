@@ -221,7 +221,7 @@ def serve_hub() -> Iterator[LocalHub]:
             elif rest[:1] == ["resolve"]:
                 self.send_file(files.get("/".join(rest[2:])), identity, "/".join(rest[2:]))
             else:
-                siblings = [{"rfilename": path} for path in files]
+                siblings = [{"rfilename": path, "size": len(content)} for path, content in files.items()]
                 self.answer({"id": name, "sha": identity, "siblings": siblings, "private": repository.private})
 
         do_HEAD = do_GET  # noqa: N815

@@ -26,7 +26,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.demo import MAX_PIXELS, PREVIEW_SIDE, complete_file, snap
+from glcic_hub.demo_files import MAX_PIXELS, PREVIEW_SIDE, complete_file, grown, make_preview, snap
+from glcic_hub.samples import load_sample
 from tests.conftest import ENVIRONMENT, ROOT, make_photo
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -61,7 +62,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
         process.send_signal(signal.SIGINT)
         process.wait(20)
+    assert not [path for path in (temporary / "gradio").rglob("*") if path.is_file() and path.stat().st_size]
     assert 'glcic_hub/demo.py", line' not in (temporary / "log").read_text()  # Gradio logs what it refuses
+
+
+@pytest.fixture(autouse=True)
+def results_of_this_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +81,39 @@ def blue_photo(height: int, width: int) -> NDArray[np.uint8]:
     photo = make_photo(height, width) // 8
     photo[..., 2] += 180
     return photo
+
+
+def test_the_copy_that_is_painted_on(tmp_path: Path) -> None:
+    """Upright, RGB, at most so large, of what is visible; whatever the photograph is."""
+    exif = Image.Exif()
+    exif[274] = 6
+    photo = blue_photo(300, 3000)
+    assert make_preview(str(save(photo, tmp_path / "a.jpg", exif=exif))).size == (120, PREVIEW_SIDE)
+    clear = np.dstack([photo, np.zeros((300, 3000), np.uint8)])
+    preview = make_preview(str(save(clear, tmp_path / "b.png")))
+    assert preview.mode == "RGB" and (np.asarray(preview) == 255).all()
+    Image.fromarray(photo).quantize(200).save(tmp_path / "c.png")
+    smoothed = np.asarray(make_preview(str(tmp_path / "c.png"))).astype(int)
+    assert abs(smoothed - np.asarray(Image.fromarray(photo).resize((1200, 120))).astype(int)).mean() < 12
+    grey = np.linspace(0, 65535, 300 * 3000).reshape(300, 3000).astype(np.uint16)
+    preview = make_preview(str(save(grey, tmp_path / "d.png")))
+    assert preview.mode == "RGB" and np.ptp(np.asarray(preview)) > 250
+    with pytest.raises(ValueError, match="16 bits a channel"):
+        cv2.imwrite(str(tmp_path / "e.png"), np.zeros((40, 40, 3), np.uint16))
+        make_preview(str(tmp_path / "e.png"))
+
+
+def test_strokes_and_a_mask_together(pretrained: GLCICPipeline, tmp_path: Path) -> None:
+    """Both are completed; the growth is the mask's."""
+    path = save(blue_photo(120, 160), tmp_path / "photo.png")
+    mask, strokes = square(120, 160, 10, 20), square(120, 160, 70, 30)
+    marked = save(mask.astype(np.uint8) * 255, tmp_path / "mask.png")
+    difference = changed(path, complete_file(pretrained, str(path), str(marked), strokes=strokes, grow=2).path)
+    assert np.array_equal(difference, difference & (grown(mask, 2) | strokes))
+    assert difference[grown(mask, 2)].mean() > 0.9 and difference[strokes].mean() > 0.9
+    other = save(np.zeros((60, 60), np.uint8), tmp_path / "other.png")
+    with pytest.raises(ValueError, match="the mask has 60×60 pixels, and the photograph 160×120"):
+        complete_file(pretrained, str(path), str(other))
 
 
 def save(photo: NDArray[np.uint8], path: Path, **options: Any) -> Path:
@@ -101,10 +141,10 @@ def square(height: int, width: int, begin: int, side: int) -> NDArray[np.bool_]:
 def test_full_size(pretrained: GLCICPipeline, tmp_path: Path) -> None:
     """24 megapixels, painted on a small copy: size and all that is not painted stay, bit for bit."""
     path = save(np.kron(blue_photo(400, 600), np.ones((10, 10, 1), np.uint8)), tmp_path / "large.jpg", quality=90)
-    result = complete_file(pretrained, str(path), square(800, PREVIEW_SIDE, 300, 20), grow=3)
+    result = complete_file(pretrained, str(path), strokes=grown(square(800, PREVIEW_SIDE, 300, 20), 3))
     assert result.path.name == "large_completed.png" and "6000×4000 pixels, hole" in result.message
     difference = changed(path, result.path)
-    assert difference.sum() > 5000 and not difference[: 1500 - 6].any() and not difference[1600 + 6 :].any()
+    assert difference.sum() > 5000 and not difference[: 1500 - 18].any() and not difference[1600 + 18 :].any()
 
 
 def test_a_photograph_that_exif_turns(pretrained: GLCICPipeline, tmp_path: Path) -> None:
@@ -113,11 +153,11 @@ def test_a_photograph_that_exif_turns(pretrained: GLCICPipeline, tmp_path: Path)
     path = save(blue_photo(60, 90), tmp_path / "phone.jpg", exif=exif, quality=95)
     mask = square(90, 60, 20, 15)  # as it is displayed
     for keep_format in (False, True):
-        result = complete_file(pretrained, str(path), mask, keep_format=keep_format)
+        result = complete_file(pretrained, str(path), strokes=mask, keep_format=keep_format)
         assert result.path.suffix == (".jpg" if keep_format else ".png")
         with Image.open(result.path) as completed:
             assert completed.size == (90, 60) and completed.getexif()[274] == 6
-    difference = np.rot90(changed(path, complete_file(pretrained, str(path), mask).path), -1)
+    difference = np.rot90(changed(path, complete_file(pretrained, str(path), strokes=mask).path), -1)
     assert difference.any() and not (difference & ~square(90, 60, 19, 17)).any()
 
 
@@ -204,6 +244,12 @@ def upload(server: str, content: bytes, name: str) -> str:
         return path
 
 
+def uploads(server: str, photo: NDArray[np.uint8], mask: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """A photograph and its mask, uploaded, as `/complete` takes them."""
+    files = {"a.png": encode(photo), "m.png": encode(mask.astype(np.uint8) * 255)}
+    return [file_data(upload(server, content, name)) for name, content in files.items()]
+
+
 def encode(photo: NDArray[np.uint8], kind: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(photo).save(buffer, kind)
@@ -211,11 +257,7 @@ def encode(photo: NDArray[np.uint8], kind: str = "PNG") -> bytes:
 
 
 def test_plain_http(server: str) -> None:
-    photo, mask = (
-        upload(server, encode(picture), name)
-        for picture, name in ((blue_photo(40, 50), "a.png"), (square(40, 50, 9, 12).astype(np.uint8) * 255, "m.png"))
-    )
-    answer = call(server, "complete", [file_data(photo), file_data(mask), True, 2])
+    answer = call(server, "complete", [*uploads(server, blue_photo(40, 50), square(40, 50, 9, 12)), True, 2])
     assert answer.startswith("event: complete") and "50×40 pixels" in json.loads(answer.split("data: ")[1])[1]
 
 
@@ -254,9 +296,8 @@ def test_attacks(server: str, tmp_path: Path) -> None:
         answer = call(server, "complete", data)
         assert "event: error" in answer or answer.startswith(("4", "500")), (data, answer)
         assert str(ROOT) not in answer and "Traceback" not in answer
-    large = [upload(server, encode(blue_photo(300, 300)), "a.png"),
-             upload(server, encode(square(300, 300, 5, 9).astype(np.uint8) * 255), "m.png")]  # fmt: skip
-    assert "event: complete" in call(server, "complete", [*map(file_data, large), True, 10**9])
+    large = uploads(server, blue_photo(300, 300), square(300, 300, 5, 9))
+    assert "event: complete" in call(server, "complete", [*large, True, 10**9])
     assert ask(server, "/health")[0] == 200
 
 
@@ -288,7 +329,8 @@ class Session:
 
 
 def succeeded(answer: str) -> bool:
-    return '"success":true' in answer.replace(" ", "")
+    events = [json.loads(line.removeprefix("data: ")) for line in answer.splitlines() if line.startswith("data: ")]
+    return any(event["msg"] == "process_completed" and event["success"] for event in events)
 
 
 def test_what_the_page_would_not_send(server: str, tmp_path: Path) -> None:
@@ -297,7 +339,8 @@ def test_what_the_page_would_not_send(server: str, tmp_path: Path) -> None:
     assert succeeded(session.begin(good))
     drawing = {"background": file_data(good), "layers": [file_data(good)] * 10_000, "composite": None, "id": None}
     assert "10000 layers, and at most 8 are taken" in session.run(drawing)
-    painted = {**drawing, "layers": [file_data(good)]}
+    layer = np.dstack([blue_photo(30, 30), square(30, 30, 9, 5).astype(np.uint8) * 255])
+    painted = {**drawing, "layers": [file_data(upload(server, encode(layer), "l.png"))]}
     mask = upload(server, encode(square(30, 30, 5, 9).astype(np.uint8) * 255), "m.png")
     assert succeeded(session.run(painted, file_data(mask)))
     for name in ("../../etc", "/etc", "user/../x", "glcic_hub/pretrained"):
@@ -335,7 +378,7 @@ def test_other_kinds_of_pictures(server: str, tmp_path: Path) -> None:
 def test_formats(pretrained: GLCICPipeline, tmp_path: Path, kind: str, suffix: str) -> None:
     path = tmp_path / "no suffix"
     Image.fromarray(blue_photo(40, 40)).save(path, kind)
-    result = complete_file(pretrained, str(path), square(40, 40, 9, 9), keep_format=True)
+    result = complete_file(pretrained, str(path), strokes=square(40, 40, 9, 9), keep_format=True)
     assert result.path.name == f"no suffix_completed{suffix}"
 
 
@@ -371,7 +414,7 @@ def wait_until(true: Any, seconds: float = 20) -> None:
 
 
 def screen(page: Page) -> NDArray[np.int64]:
-    return np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
+    return np.asarray(Image.open(io.BytesIO(page.screenshot(scale="css"))).convert("RGB")).astype(int)
 
 
 def find_photo(page: Page) -> tuple[int, int, int, int] | None:
@@ -428,7 +471,7 @@ def download(page: Page, path: Path) -> Path:
     return path
 
 
-def grown(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
+def widened(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
     return cv2.dilate(mask.astype(np.uint8), np.ones((2 * by + 1, 2 * by + 1), np.uint8)) > 0
 
 
@@ -443,7 +486,7 @@ def test_paint_complete_download(page: Page, tmp_path: Path) -> None:
     assert "600×400 pixels" in press_complete(page)
     first = download(page, tmp_path / "first.png")
     difference = changed(path, first)
-    assert not (difference & ~grown(painted, 4 + 6)).any()
+    assert not (difference & ~widened(painted, 4 + 6)).any()
     assert difference[painted].mean() > 0.9
 
     before = first
@@ -459,7 +502,7 @@ def test_paint_complete_download(page: Page, tmp_path: Path) -> None:
         page.wait_for_timeout(500)
         after = download(page, tmp_path / f"{number}.png")
         difference = changed(before, after)
-        assert difference.any() and not (difference & ~grown(painted, 4 + 6)).any()
+        assert difference.any() and not (difference & ~widened(painted, 4 + 6)).any()
         before = after
 
 
@@ -479,12 +522,44 @@ def test_undo_and_erase(page: Page, tmp_path: Path) -> None:
     assert 0 < strokes_on_screen(page, 400, 600).sum() < 0.8 * painted
 
 
+def largest_red(page: Page, box: Any) -> NDArray[np.bool_]:
+    """Where the largest spot of the strokes' colour is, within the columns of a box."""
+    seen = screen(page)[:, int(box["x"]) : int(box["x"] + box["width"])]
+    red = (abs(seen - np.array([255, 64, 64])) < 3).all(axis=2)
+    _, labels, statistics, _ = cv2.connectedComponentsWithStats(red.astype(np.uint8))
+    return np.asarray(labels == 1 + np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
+
+
 @needs_browser
 def test_a_sample_with_one_click(page: Page, tmp_path: Path) -> None:
     page.click("text=Take the spoon away")
     page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
     assert "600×400 pixels" in page.input_value("#message textarea")
-    assert pixels(download(page, tmp_path / "spoon.png")).shape == (400, 600, 3)
+    page.wait_for_timeout(1500)  # marks of progress go
+    image, mask = load_sample("coffee")
+    box = page.locator("#canvas").bounding_box()
+    assert box is not None
+    painted = np.argwhere(largest_red(page, box))
+    height, width = np.ptp(painted, axis=0) + 1
+    left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
+    assert abs(height / (bottom - top) - width / (right - left)) < 0.05 * height / (bottom - top)
+    scale = height / (bottom - top)  # of the photograph on the screen, whose middle is the canvas's
+    middle = (painted.max(axis=0) + painted.min(axis=0)) / 2
+    expected = [(top + bottom) / 2 - image.height / 2, (left + right) / 2 - image.width / 2]
+    place = [box["y"] + box["height"] / 2, box["width"] / 2]
+    assert np.abs(middle - place - scale * np.array(expected)).max() < 25  # the tools take some room
+
+    result = download(page, tmp_path / "coffee.png")
+    image.save(tmp_path / "before.png")
+    difference = changed(tmp_path / "before.png", result)
+    assert difference.any() and not (difference & ~widened(np.asarray(mask) > 0, 5)).any()
+    page.click("#canvas button[aria-label=Erase]")  # it can be changed
+    page.mouse.move(box["x"] + middle[1], middle[0])
+    page.mouse.down()
+    page.mouse.move(box["x"] + middle[1], middle[0] + 60, steps=8)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    assert largest_red(page, box).sum() < 0.95 * len(painted)
 
 
 @needs_browser
@@ -496,7 +571,7 @@ def test_a_mask_instead_of_painting(page: Page, tmp_path: Path) -> None:
     page.wait_for_selector("#mask img")
     press_complete(page)
     difference = changed(path, download(page, tmp_path / "out.png"))
-    assert difference[mask].mean() > 0.9 and not (difference & ~grown(mask, 5)).any()
+    assert difference[mask].mean() > 0.9 and not (difference & ~widened(mask, 5)).any()
 
 
 @needs_browser
@@ -513,14 +588,16 @@ def test_files_that_are_refused_with_a_toast(page: Page, tmp_path: Path) -> None
 
 
 @needs_browser
-def test_on_a_phone(browser: Browser, server: str, tmp_path: Path) -> None:
-    """390 pixels wide, by touch."""
-    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+@pytest.mark.parametrize("scale", [1, 3])
+def test_on_a_phone(browser: Browser, server: str, tmp_path: Path, scale: int) -> None:
+    """390 pixels wide, by touch, on a screen of ordinary and of threefold density."""
+    options: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    context = browser.new_context(**options, device_scale_factor=scale)
     page = context.new_page()
     page.goto(server)
     page.wait_for_selector("#complete")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    path = save(blue_photo(400, 600), tmp_path / "photo.png")
+    path = save(blue_photo(400 * scale, 600 * scale), tmp_path / "photo.png")
     choose(page, path)
     found = find_photo(page)
     assert found is not None
@@ -535,9 +612,118 @@ def test_on_a_phone(browser: Browser, server: str, tmp_path: Path) -> None:
         points = [] if x is None else [{"x": left + x * (right - left), "y": y}]
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     page.wait_for_timeout(500)
-    painted = strokes_on_screen(page, 400, 600)
+    painted = strokes_on_screen(page, 400 * scale, 600 * scale)
     assert painted.any()
-    assert "600×400 pixels" in press_complete(page)
+    assert f"{600 * scale}×{400 * scale} pixels" in press_complete(page)
     difference = changed(path, download(page, tmp_path / "out.png"))
-    assert difference.any() and not (difference & ~grown(painted, 4 + 8)).any()
+    assert difference.any() and not (difference & ~widened(painted, 12 * scale)).any()
     context.close()
+
+
+@needs_browser
+def test_large_and_turned_photographs(page: Page, tmp_path: Path) -> None:
+    """24 megapixels, then a phone's photograph on its side: size, orientation and all that was not painted stay."""
+    large = save(np.kron(blue_photo(400, 600), np.ones((10, 10, 1), np.uint8)), tmp_path / "large.jpg", quality=90)
+    exif = Image.Exif()
+    exif[274] = 6
+    phone = save(blue_photo(400, 600), tmp_path / "phone.jpg", quality=95, exif=exif)
+    for path, shown in ((large, (4000, 6000)), (phone, (600, 400))):
+        choose(page, path)
+        stroke(page, (0.4, 0.3), (0.5, 0.6))
+        painted = strokes_on_screen(page, *shown)
+        assert f"{shown[1]}×{shown[0]} pixels" in press_complete(page)
+        page.wait_for_timeout(500)
+        result = download(page, tmp_path / "out.png")
+        with Image.open(result) as completed, Image.open(path) as before:
+            assert completed.size == before.size
+            assert completed.getexif().get(274, 1) == before.getexif().get(274, 1)
+        difference = changed(path, result)
+        if path == phone:
+            difference = np.rot90(difference, -1)
+        assert difference[painted].mean() > 0.8
+        assert not (difference & ~widened(painted, max(shown) // 50)).any()
+        page.click("#other")
+        page.wait_for_selector("#photograph input[type=file]", state="attached")
+
+
+@needs_browser
+def test_snap_in_the_page(page: Page, tmp_path: Path) -> None:
+    """A rough stroke over a disc completes the disc."""
+    photo = blue_photo(400, 600)
+    y, x = np.mgrid[:400, :600]
+    disc = (y - 200) ** 2 + (x - 300) ** 2 < 60**2
+    photo[disc] = [20, 140, 150]
+    path = save(photo, tmp_path / "photo.png")
+    choose(page, path)
+    page.click("text=Options")
+    page.check("text=Snap to the object under the strokes")
+    stroke(page, (0.49, 0.475), (0.51, 0.525))
+    painted = strokes_on_screen(page, 400, 600)
+    press_complete(page)
+    difference = changed(path, download(page, tmp_path / "out.png"))
+    assert (painted & disc).sum() < 0.8 * disc.sum()
+    assert difference[disc].mean() > 0.95 and not (difference & ~widened(disc | painted, 12)).any()
+
+
+@needs_browser
+def test_cancel(page: Page, server: str, tmp_path: Path) -> None:
+    """While others are served, a visitor goes away; nothing comes, and the page goes on working."""
+    choose(page, save(blue_photo(400, 600), tmp_path / "photo.png"))
+    stroke(page, (0.4, 0.3), (0.5, 0.6))
+    slow = uploads(server, blue_photo(1500, 1500), square(1500, 1500, 100, 1300))
+    with ThreadPoolExecutor() as pool:
+        others = [pool.submit(call, server, "complete", [*slow, True, 0]) for _ in range(3)]
+        page.wait_for_timeout(500)
+        page.click("#complete")
+        page.wait_for_selector("text=/queue: \\d+\\/\\d+/", timeout=20_000)  # the place in line
+        page.click("#cancel")
+        assert all("event: complete" in other.result() for other in others)
+    page.wait_for_timeout(1500)
+    assert page.input_value("#message textarea") == ""
+    assert "600×400 pixels" in press_complete(page)
+
+
+@needs_browser
+def test_by_keyboard_and_screen_reader(page: Page, tmp_path: Path) -> None:
+    """All that can be pressed has a name and is reached by the tab key; a sample is completed by keys alone."""
+    choose(page, save(blue_photo(400, 600), tmp_path / "photo.png"))
+    page.click("text=Options")
+    nameless = page.evaluate(
+        """[...document.querySelectorAll('button, input:not([type=file]), textarea')].filter(e => e.offsetParent
+        && !(e.getAttribute('aria-label') || e.title || e.innerText || e.labels?.[0]?.innerText || e.placeholder))
+        .map(e => e.outerHTML)"""
+    )
+    assert nameless == []
+    page.reload()
+    page.wait_for_selector("#complete")
+    reached = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.innerText"))
+        if reached[-1] == "Take the tower away":
+            break
+    assert "Complete" in reached
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
+
+
+@needs_browser
+def test_a_file_that_is_too_large(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(bytes(70_000_000))
+    page.set_input_files("#photograph input[type=file]", tmp_path / "large.png")
+    page.wait_for_selector("text=exceed the maximum allowed size", timeout=20_000)
+    assert page.locator("#complete").is_enabled()
+
+
+def test_more_requests_than_may_wait(server: str, tmp_path: Path) -> None:
+    """Those over the bound are told so, the others are served."""
+    slow = uploads(server, blue_photo(1500, 1500), square(1500, 1500, 100, 1300))
+    quick = uploads(server, blue_photo(40, 40), square(40, 40, 9, 12))
+    with ThreadPoolExecutor(100) as pool:
+        first = pool.submit(call, server, "complete", [*slow, True, 0])
+        time.sleep(0.5)
+        answers = list(pool.map(lambda _: call(server, "complete", [*quick, False, 0]), range(90)))
+    assert "event: complete" in first.result()
+    served = sum("event: complete" in answer for answer in answers)
+    told = sum("Queue is full" in answer for answer in answers)
+    assert served >= 60 and told >= 10 and served + told == 90, (served, told, answers[-1])
