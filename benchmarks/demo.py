@@ -1,12 +1,15 @@
-"""The demo under load: clients at once, each checking that it gets its own picture back; times and memory.
+"""The demo under load: clients at once, each checking that it gets its own picture back; times, memory, and the page.
 
 python benchmarks/demo.py [--clients 16] [--requests 200]
+
+Needs the extra `dev` and Chromium.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +22,7 @@ from statistics import median
 import numpy as np
 from gradio_client import Client, handle_file
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 PORT = 7989
 SIDE = 512
@@ -51,6 +55,7 @@ def main() -> None:
             print(f"median {median(seconds):.1f} s, longest {max(seconds):.1f} s")
             time.sleep(5)
             print(f"memory: {before:.0f} MiB before, {resident(process.pid):.0f} MiB after")
+            time_the_page(folder)
         finally:
             process.terminate()
 
@@ -78,6 +83,30 @@ class Visitor:
         assert np.array_equal(completed[~self.hole], self.photo[~self.hole])
         assert not np.array_equal(completed[self.hole], self.photo[self.hole])
         return seconds
+
+
+def time_the_page(folder: Path) -> None:
+    """Completes a photograph in a browser, five times: from the press to the result on the page."""
+    visitor = Visitor(0, folder)
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{PORT}")
+        page.set_input_files("#photograph input[type=file]", visitor.paths[0])
+        page.wait_for_selector("#canvas canvas")
+        page.click("text=Options")
+        page.set_input_files("#mask input[type=file]", visitor.paths[1])
+        page.wait_for_selector("#mask img")
+        for _ in range(5):
+            page.evaluate("document.querySelector('#message textarea').value = ''")
+            begin = time.perf_counter()
+            page.click("#complete")
+            page.wait_for_function("document.querySelector('#message textarea').value != ''")
+            page.wait_for_function("[...document.querySelectorAll('#result img')].every(image => image.complete)")
+            seconds = time.perf_counter() - begin
+            print(f"in the page: {seconds:.2f} s; {page.input_value('#message textarea')}")
+        browser.close()
 
 
 def is_up() -> bool:

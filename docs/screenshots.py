@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from glcic_hub.demo import CSS, make_demo
 
-SAMPLE = "Take the spoon away"
+SAMPLE = "Take the tower away"
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
             ("demo-dark", "dark", 1280, 860),
             ("demo-phone", "light", 390, 1500),
         ):
-            shoot(browser, f"{address}?__theme={theme}", options.output / f"{name}.png", width, height)
+            shoot(browser, f"{address}?__theme={theme}", options.output / f"{name}.jpg", width, height)
         browser.close()
     demo.close()
 
@@ -46,7 +46,7 @@ def shoot(browser: Browser, address: str, path: Path, width: int, height: int) -
     page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
     page.wait_for_timeout(2500)  # pictures come in, marks of progress go
     page.evaluate("window.scrollTo(0, 0)")
-    page.screenshot(path=path)
+    page.screenshot(path=path, quality=88)
     page.close()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 import re
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
@@ -59,6 +60,9 @@ SAMPLE_TITLES = {
     "astronaut": "Take the badges off",
     "rocket": "Take the tower away",
 }
+
+WORKER = ThreadPoolExecutor(1)
+"""One thread for all completions: for every thread that it runs in PyTorch starts others, with memory of their own."""
 
 STROKE = (255, 64, 64)
 
@@ -228,9 +232,15 @@ def make_demo(model: str | None = None) -> gr.Blocks:
                 strokes = snap(preview, cv2.resize(strokes.astype(np.uint8), preview.size) > 0)
             progress(0.4, desc="Completing")
             yield nothing
-            result = complete_file(
-                pipe, path, mask and _uploaded(mask), strokes=grown(strokes, grow), blend=blend, keep_format=keep
-            )
+            result = WORKER.submit(
+                complete_file,
+                pipe,
+                path,
+                mask and _uploaded(mask),
+                strokes=grown(strokes, grow),
+                blend=blend,
+                keep_format=keep,
+            ).result()
             progress(0.9, desc="Sending")
             yield nothing
             shown = (upright(path), upright(str(result.path)))
@@ -256,7 +266,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         with _told():
             own_mask = mask and _uploaded(mask)
             grow = min(max(int(grow), 0), MAX_GROWTH)
-            result = complete_file(own, _uploaded(image), own_mask, grow=grow, blend=blend)
+            result = WORKER.submit(complete_file, own, _uploaded(image), own_mask, grow=grow, blend=blend).result()
         return str(result.path), result.message
 
     one_by_one: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}
@@ -281,22 +291,22 @@ def make_demo(model: str | None = None) -> gr.Blocks:
                 with gr.Column(visible=False) as canvas_place:
                     canvas = _canvas(
                         sources=(), layers=False, transforms=(),
-                        label="Paint over what should go", height=520, elem_id="canvas",
+                        label="Paint over it", height=520, elem_id="canvas",
                         brush=gr.Brush(default_size=28, colors=["#ff4040"], color_mode="fixed"),
                         eraser=gr.Eraser(default_size=28),
                     )  # fmt: skip
                 with gr.Row():
-                    button = gr.Button("Complete", variant="primary", elem_id="complete")
-                    cancel = gr.Button("Cancel", elem_id="cancel")
-                    other = gr.Button("New photograph", visible=False, elem_id="other")
+                    button = gr.Button("Complete", variant="primary", elem_id="complete", min_width=100)
+                    cancel = gr.Button("Cancel", elem_id="cancel", min_width=100)
+                    other = gr.Button("New photograph", visible=False, elem_id="other", min_width=100)
             with gr.Column(min_width=320):
                 slider = gr.ImageSlider(label="Before and after", interactive=False, elem_id="result", max_height=520)
                 message = gr.Textbox(label="What was done", interactive=False, elem_id="message")
                 with gr.Row():
-                    download = gr.DownloadButton("Download", interactive=False, elem_id="download")
-                    again = gr.Button("Go on from the result", interactive=False, elem_id="again")
+                    download = gr.DownloadButton("Download", interactive=False, elem_id="download", min_width=100)
+                    again = gr.Button("Go on from the result", interactive=False, elem_id="again", min_width=100)
         with gr.Row():
-            samples = {name: gr.Button(title, size="sm") for name, title in SAMPLE_TITLES.items()}
+            samples = {name: gr.Button(title, size="sm", min_width=140) for name, title in SAMPLE_TITLES.items()}
         with gr.Accordion("Options", open=False):
             with gr.Row():
                 blend = gr.Checkbox(True, label="Blend the fill into its surroundings")
