@@ -6,17 +6,14 @@ python benchmarks/large_holes.py PHOTOGRAPHS [--every 6] [--count 40]
 from __future__ import annotations
 
 import argparse
-import warnings
 from pathlib import Path
 
-import numpy as np
-
 from glcic_hub import GLCICPipeline
-from glcic_hub.evaluation import METRICS, Method, as_table, centre_crop, hole_metrics, methods
-from glcic_hub.masks import Rectangle
-from glcic_hub.picture_files import find_pictures
-
-SIZE, HOLE = 1024, 512
+from glcic_hub.evaluation.methods import BASELINES, Method, model_methods
+from glcic_hub.evaluation.protocol import Protocol
+from glcic_hub.evaluation.report import as_markdown
+from glcic_hub.evaluation.run import evaluate
+from glcic_hub.training.photographs import Photograph, open_photographs
 
 
 def main() -> None:
@@ -26,24 +23,14 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=6, metavar="N", help="take every Nth photograph (default: 6)")
     parser.add_argument("--count", type=int, default=40, metavar="N", help="photographs at most (default: 40)")
     options = parser.parse_args()
-    warnings.simplefilter("ignore", UserWarning)  # that says of "direct" what is measured here
     pipe = GLCICPipeline.from_pretrained()
-    begin = (SIZE - HOLE) // 2
-    mask = Rectangle(begin, begin, HOLE, HOLE).mask(SIZE, SIZE)
-    named = methods(pipe)
-    kinds: dict[str, Method] = {
-        "coarse to fine": named["glcic"],
-        "coarse to fine, blended": named["glcic, blended"],
+    methods: dict[str, Method] = {
+        **model_methods(pipe, "coarse to fine"),
         "direct": lambda image, mask: pipe(image, mask, large_holes="direct"),
-        "Telea": named["Telea"],
+        "Telea": BASELINES["Telea"],
     }
-    rows: dict[str, list[dict[str, float]]] = {}
-    for path in find_pictures(options.photographs)[:: options.every][: options.count]:
-        image = centre_crop(path, SIZE)
-        for name, method in kinds.items():
-            rows.setdefault(name, []).append(hole_metrics(image, method(image, mask), mask))
-    means = {name: {m: float(np.mean([row[m] for row in values])) for m in METRICS} for name, values in rows.items()}
-    print(as_table(means))
+    photographs: list[Photograph] = list(open_photographs(options.photographs))[:: options.every][: options.count]
+    print(as_markdown(evaluate(photographs, methods, Protocol("centre", size=1024))))
 
 
 if __name__ == "__main__":

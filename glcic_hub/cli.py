@@ -15,7 +15,8 @@ import torch
 
 from glcic_hub.comparison import side_by_side
 from glcic_hub.convert import convert
-from glcic_hub.evaluation import as_table, evaluate
+from glcic_hub.evaluation.methods import ALL_BASELINES, FAST_BASELINES, make_methods, model_names
+from glcic_hub.evaluation.protocol import HOLES, Protocol
 from glcic_hub.export import export
 from glcic_hub.folders import complete_folder, join_processes
 from glcic_hub.model_files import save_model
@@ -23,6 +24,7 @@ from glcic_hub.picture_files import check_output, save_picture
 from glcic_hub.pipeline import GLCICPipeline
 from glcic_hub.publish import push_model, push_space
 from glcic_hub.samples import load_sample
+from glcic_hub.training.photographs import open_photographs
 from glcic_hub.training.recipe import DEFAULT_RECIPE, Recipe, recipe_names
 from glcic_hub.version import __version__
 
@@ -108,6 +110,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         help="a trained model, here or on the Hub (default: that of the package)",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
+    _add_device(parser)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps, ... (default: a CUDA GPU if there is one)")
     dtypes = ["auto", "float32", "bfloat16", "float16"]
     parser.add_argument("--dtype", choices=dtypes, default="auto", help="precision (default: what suits the device)")
@@ -174,8 +180,12 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
 
 
 def _pipeline(options: argparse.Namespace) -> GLCICPipeline:
-    dtype = options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
-    return GLCICPipeline.from_pretrained(options.model, revision=options.revision, device=options.device, dtype=dtype)
+    settings = {"revision": options.revision, "device": options.device, "dtype": _dtype(options)}
+    return GLCICPipeline.from_pretrained(options.model, **settings)
+
+
+def _dtype(options: argparse.Namespace) -> Any:
+    return options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -275,13 +285,39 @@ def _train(options: argparse.Namespace) -> int:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_evaluate)
-    parser.add_argument("photographs", type=Path, metavar="FOLDER", help="photographs the model was not trained on")
+    parser.add_argument(
+        "photographs",
+        metavar="WHERE",
+        help="photographs that no model was trained on: a folder, or a dataset as of glcic train --data",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="records, tables and a page with pictures; goes on there"
+    )
+    parser.add_argument(
+        "--model",
+        action="append",
+        metavar="FOLDER|USER/NAME",
+        help="a trained model, here or on the Hub; again for more (default: that of the package)",
+    )
+    parser.add_argument(
+        "--baselines",
+        nargs="*",
+        default=FAST_BASELINES,
+        metavar="NAME",
+        help=f"of {', '.join(ALL_BASELINES)}; or all (default: {', '.join(FAST_BASELINES)})",
+    )
+    parser.add_argument(
+        "--holes",
+        default="rectangles",
+        metavar="KIND|FOLDER",
+        help=f"{', '.join(HOLES)}, or a folder of masks of the same names (default: rectangles)",
+    )
     parser.add_argument("--size", type=int, default=256, metavar="N", help="side of the centre crops (default: 256)")
     parser.add_argument(
         "--hole-size", type=int, nargs=2, default=(96, 128), metavar=("MIN", "MAX"), help="default: 96 128"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the holes (default: 0)")
-    _add_model(parser)
+    _add_device(parser)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
@@ -312,15 +348,27 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    results = evaluate(
-        options.photographs,
-        _pipeline(options),
-        size=options.size,
-        hole_size=tuple(options.hole_size),
-        seed=options.seed,
+    from glcic_hub.evaluation.report import as_markdown, write_report  # SciPy's statistics take a second
+    from glcic_hub.evaluation.run import evaluate
+
+    protocol = Protocol(options.holes, options.size, tuple(options.hole_size), options.seed)
+    photographs = open_photographs(options.photographs)
+    models = options.model or [None]
+    baselines = ALL_BASELINES if list(options.baselines) == ["all"] else options.baselines
+    settings = {"device": options.device, "dtype": _dtype(options)}
+    pipes = [GLCICPipeline.from_pretrained(model, **settings) for model in models]
+    methods = make_methods(list(zip(model_names(models), pipes, strict=True)), baselines)
+    evaluation = evaluate(
+        photographs, methods, protocol, options.output, settings={"models": models, "dtype": options.dtype}
     )
-    print(as_table(results))
-    return OK
+    print(as_markdown(evaluation), end="")
+    if options.output is not None:
+        with _needs("evaluate", "the report"):
+            write_report(evaluation, options.output, f"Image completion on {Path(options.photographs).name}")
+        print(f"wrote {options.output / 'report.html'}")
+    for failure in evaluation.failures:
+        _say(f"error: {failure['photograph']}: {failure['method'] or 'not used'}: {failure['error']}")
+    return FAILED if evaluation.failures else OK
 
 
 def _add_push(parser: argparse.ArgumentParser) -> None:

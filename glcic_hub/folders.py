@@ -6,6 +6,7 @@ import os
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -95,7 +96,7 @@ def complete_folder(
     paths = find_pictures(images)
     if not images.samefile(output):  # an output folder inside the input folder holds results of earlier runs
         paths = [path for path in paths if output.resolve() not in path.resolve().parents]
-    mask_of = _masks_by_name(masks) if masks is not None and masks.is_dir() else None
+    mask_of = masks_by_name(masks) if masks is not None and masks.is_dir() else None
     accelerator = join_processes()
     results = {path: output / _lossless_name(path.relative_to(images)) for path in paths}
     times_used = Counter(results.values())
@@ -114,13 +115,7 @@ def complete_folder(
             try:
                 if times_used[result] > 1:
                     raise ValueError(f"several pictures would become {result}; rename them")
-                mask = masks
-                if mask_of is not None:
-                    name = path.relative_to(images).with_suffix("")
-                    if len(mask_of.get(name, ())) != 1:
-                        found = "several masks" if name in mask_of else "no mask"
-                        raise ValueError(f"{masks} holds {found} called {name}")
-                    mask = mask_of[name][0]
+                mask = mask_of(path.relative_to(images)) if mask_of is not None else masks
                 result.parent.mkdir(parents=True, exist_ok=True)
                 check_output(result, overwrite=overwrite)
                 with warnings.catch_warnings(record=True) as caught:
@@ -140,11 +135,24 @@ def complete_folder(
     )
 
 
-def _masks_by_name(folder: Path) -> dict[Path, list[Path]]:
+def masks_by_name(folder: Path) -> Callable[[Path], Path]:
+    """What gives the mask in a folder for a picture's name, whatever their suffixes; a ValueError without one.
+
+    Raises:
+        FileNotFoundError: `folder` is not a folder.
+        ValueError: It holds no pictures.
+    """
     masks: dict[Path, list[Path]] = {}
     for path in find_pictures(folder):
         masks.setdefault(path.relative_to(folder).with_suffix(""), []).append(path)
-    return masks
+
+    def mask_of(picture: Path) -> Path:
+        name = picture.with_suffix("")
+        if len(masks.get(name, ())) != 1:
+            raise ValueError(f"{folder} holds {'several masks' if name in masks else 'no mask'} called {name}")
+        return masks[name][0]
+
+    return mask_of
 
 
 def _lossless_name(name: Path) -> Path:

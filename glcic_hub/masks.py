@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -106,6 +107,34 @@ def random_rectangle(random: np.random.Generator, height: int, width: int, hole_
     top = random.integers(0, height - hole_height + 1)
     left = random.integers(0, width - hole_width + 1)
     return Rectangle(int(top), int(left), int(hole_height), int(hole_width))
+
+
+def random_strokes(random: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    """Draws free-form strokes, as one would paint them over what should go: 1 to 4 bent lines of round ends.
+
+    Args:
+        random: Source of randomness; the same state gives the same strokes.
+        height: Height of the picture in pixels, at least 16.
+        width: Width of the picture in pixels, at least 16.
+
+    Returns:
+        (height, width) of 0 and 1, 5 to 25 % of which are 1.
+    """
+    side = min(height, width)
+    while True:
+        mask = np.zeros((height, width), np.uint8)
+        for _ in range(random.integers(1, 5)):
+            thickness = max(1, int(random.integers(side // 20, side // 6)))
+            point = random.integers(0, [width, height])
+            angle = random.uniform(0, 2 * math.pi)
+            for _ in range(random.integers(2, 9)):
+                angle += random.uniform(-1, 1)
+                step = random.uniform(0.05, 0.25) * side
+                following = np.rint(point + step * np.array([math.cos(angle), math.sin(angle)])).astype(int)
+                cv2.line(mask, point.tolist(), following.tolist(), 1, thickness)
+                point = following
+        if 0.05 <= mask.mean() <= 0.25:
+            return mask
 
 
 def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:

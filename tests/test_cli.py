@@ -346,12 +346,3 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--resume"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if "glcic" in line]
     assert len(errors) == 1 and re.search(r"none of the 1 photographs can be read, .*a\.png for one", errors[0])
-
-
-def test_evaluate(tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "photographs").mkdir()
-    Image.fromarray(make_photo(70, 90)).save(tmp_path / "photographs" / "a.png")
-    options = ["--size", "64", "--hole-size", "20", "30", "--model", str(model_folder)]
-    assert main(["evaluate", str(tmp_path / "photographs"), *options]) == 0
-    table = capsys.readouterr().out
-    assert table.startswith("| method | PSNR, dB | SSIM | texture ratio |") and "| Telea |" in table

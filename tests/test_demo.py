@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,15 +22,12 @@ import pytest
 from gradio_client import Client, handle_file
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.demo_files import MAX_PIXELS, PREVIEW_SIDE, complete_file, grown, make_preview, snap
 from glcic_hub.samples import load_sample
 from tests.conftest import ENVIRONMENT, ROOT, make_photo
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
 
 def free_port() -> int:
@@ -296,6 +292,7 @@ def test_attacks(server: str, tmp_path: Path) -> None:
         answer = call(server, "complete", data)
         assert "event: error" in answer or answer.startswith(("4", "500")), (data, answer)
         assert str(ROOT) not in answer and "Traceback" not in answer
+    Path(link["path"]).unlink()
     large = uploads(server, blue_photo(300, 300), square(300, 300, 5, 9))
     assert "event: complete" in call(server, "complete", [*large, True, 10**9])
     assert ask(server, "/health")[0] == 200
@@ -382,15 +379,6 @@ def test_formats(pretrained: GLCICPipeline, tmp_path: Path, kind: str, suffix: s
     assert result.path.name == f"no suffix_completed{suffix}"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield started
-        started.close()
-
-
 @pytest.fixture
 def page(browser: Browser, server: str) -> Iterator[Page]:
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -475,7 +463,6 @@ def widened(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
     return cv2.dilate(mask.astype(np.uint8), np.ones((2 * by + 1, 2 * by + 1), np.uint8)) > 0
 
 
-@needs_browser
 def test_paint_complete_download(page: Page, tmp_path: Path) -> None:
     """What comes back differs from the upload under the strokes alone, and there."""
     path = save(blue_photo(400, 600), tmp_path / "photo.png")
@@ -506,7 +493,6 @@ def test_paint_complete_download(page: Page, tmp_path: Path) -> None:
         before = after
 
 
-@needs_browser
 def test_undo_and_erase(page: Page, tmp_path: Path) -> None:
     choose(page, save(blue_photo(400, 600), tmp_path / "photo.png"))
     stroke(page, (0.4, 0.3), (0.4, 0.6))
@@ -530,7 +516,6 @@ def largest_red(page: Page, box: Any) -> NDArray[np.bool_]:
     return np.asarray(labels == 1 + np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
 
 
-@needs_browser
 def test_a_sample_with_one_click(page: Page, tmp_path: Path) -> None:
     page.click("text=Take the spoon away")
     page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
@@ -562,7 +547,6 @@ def test_a_sample_with_one_click(page: Page, tmp_path: Path) -> None:
     assert largest_red(page, box).sum() < 0.95 * len(painted)
 
 
-@needs_browser
 def test_a_mask_instead_of_painting(page: Page, tmp_path: Path) -> None:
     path, mask = save(blue_photo(400, 600), tmp_path / "photo.png"), square(400, 600, 100, 60)
     choose(page, path)
@@ -574,7 +558,6 @@ def test_a_mask_instead_of_painting(page: Page, tmp_path: Path) -> None:
     assert difference[mask].mean() > 0.9 and not (difference & ~widened(mask, 5)).any()
 
 
-@needs_browser
 def test_files_that_are_refused_with_a_toast(page: Page, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     page.set_input_files("#photograph input[type=file]", tmp_path / "text.png")
@@ -587,7 +570,6 @@ def test_files_that_are_refused_with_a_toast(page: Page, tmp_path: Path) -> None
     page.wait_for_selector("text=and at most 64 are taken", timeout=20_000)
 
 
-@needs_browser
 @pytest.mark.parametrize("scale", [1, 3])
 def test_on_a_phone(browser: Browser, server: str, tmp_path: Path, scale: int) -> None:
     """390 pixels wide, by touch, on a screen of ordinary and of threefold density."""
@@ -620,7 +602,6 @@ def test_on_a_phone(browser: Browser, server: str, tmp_path: Path, scale: int) -
     context.close()
 
 
-@needs_browser
 def test_large_and_turned_photographs(page: Page, tmp_path: Path) -> None:
     """24 megapixels, then a phone's photograph on its side: size, orientation and all that was not painted stay."""
     large = save(np.kron(blue_photo(400, 600), np.ones((10, 10, 1), np.uint8)), tmp_path / "large.jpg", quality=90)
@@ -646,7 +627,6 @@ def test_large_and_turned_photographs(page: Page, tmp_path: Path) -> None:
         page.wait_for_selector("#photograph input[type=file]", state="attached")
 
 
-@needs_browser
 def test_snap_in_the_page(page: Page, tmp_path: Path) -> None:
     """A rough stroke over a disc completes the disc."""
     photo = blue_photo(400, 600)
@@ -665,7 +645,6 @@ def test_snap_in_the_page(page: Page, tmp_path: Path) -> None:
     assert difference[disc].mean() > 0.95 and not (difference & ~widened(disc | painted, 12)).any()
 
 
-@needs_browser
 def test_cancel(page: Page, server: str, tmp_path: Path) -> None:
     """While others are served, a visitor goes away; nothing comes, and the page goes on working."""
     choose(page, save(blue_photo(400, 600), tmp_path / "photo.png"))
@@ -683,7 +662,6 @@ def test_cancel(page: Page, server: str, tmp_path: Path) -> None:
     assert "600×400 pixels" in press_complete(page)
 
 
-@needs_browser
 def test_by_keyboard_and_screen_reader(page: Page, tmp_path: Path) -> None:
     """All that can be pressed has a name and is reached by the tab key; a sample is completed by keys alone."""
     choose(page, save(blue_photo(400, 600), tmp_path / "photo.png"))
@@ -707,7 +685,6 @@ def test_by_keyboard_and_screen_reader(page: Page, tmp_path: Path) -> None:
     page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
 
 
-@needs_browser
 def test_a_file_that_is_too_large(page: Page, tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(bytes(70_000_000))
     page.set_input_files("#photograph input[type=file]", tmp_path / "large.png")

@@ -9,7 +9,7 @@ from skimage import data
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.blending import blend_patches
-from glcic_hub.evaluation import hole_metrics
+from glcic_hub.evaluation.metrics import hole_metrics
 from glcic_hub.images import Patch
 from glcic_hub.large_holes import out_of_reach
 from glcic_hub.pipeline import PIXELS_AT_ONCE

@@ -8,7 +8,7 @@ import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import fsspec
 import numpy as np
@@ -134,8 +134,16 @@ def _from_row(row: dict[str, Any], column: str, fallback: str | None = None) -> 
     return Photograph(name, content if content is not None else str(path) if "://" in str(path) else Path(path))
 
 
+@overload
+def open_photographs(where: str | Path, *, stream: Literal[False] = ...) -> Sequence[Photograph]: ...
+
+
+@overload
+def open_photographs(where: str | Path, *, stream: bool) -> Sequence[Photograph] | Stream: ...
+
+
 def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Photograph] | Stream:
-    """Finds the photographs to train on.
+    """Finds the photographs to train on, or to measure on.
 
     Args:
         where: A folder of photographs; or what `datasets.load_dataset` opens, `user/name` on the Hub or a folder of

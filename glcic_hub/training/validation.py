@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from glcic_hub.comparison import grid
-from glcic_hub.evaluation import METRICS, hole_metrics, mean_of_defined
+from glcic_hub.evaluation.metrics import METRICS, hole_metrics, mean_of_defined
 from glcic_hub.images import to_uint8
 from glcic_hub.pipeline import GLCICPipeline
 from glcic_hub.training.data import draw_hole

@@ -1,0 +1,103 @@
+"""What is measured side by side: models, and the baselines that need none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from skimage.restoration import inpaint_biharmonic
+
+from glcic_hub.blending import TELEA_RADIUS
+from glcic_hub.images import to_uint8
+from glcic_hub.pipeline import GLCICPipeline
+
+Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[Any]]
+"""Takes a (H, W, 3) uint8 picture and a (H, W) mask of 0 and 1; gives the completed picture."""
+
+
+def model_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
+    """A model without and with blending (sec. 3.5)."""
+    return {
+        name: lambda image, mask: pipe(image, mask),
+        f"{name}, blended": lambda image, mask: pipe(image, mask, blend="poisson"),
+    }
+
+
+def _mean_colour(mean_pixel: Sequence[float], image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
+    return np.where(mask[..., None] > 0, to_uint8(np.array(mean_pixel, np.float32)), image)
+
+
+def _opencv(kind: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
+    return np.asarray(cv2.inpaint(_blank(image, mask), mask, TELEA_RADIUS, kind))
+
+
+def _biharmonic(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
+    filled = inpaint_biharmonic(_blank(image, mask), mask, channel_axis=-1)
+    return np.where(mask[..., None] > 0, to_uint8(filled.clip(0, 1).astype(np.float32)), image)
+
+
+def _patchmatch(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
+    from patchmatch import patch_match
+
+    filled = patch_match.inpaint(_blank(image, mask), mask * np.uint8(255), patch_size=3)
+    return np.where(mask[..., None] > 0, filled, image)
+
+
+def _blank(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return image * (1 - mask[..., None])
+
+
+BASELINES: dict[str, Method] = {
+    "Telea": partial(_opencv, cv2.INPAINT_TELEA),
+    "Navier-Stokes": partial(_opencv, cv2.INPAINT_NS),
+    "biharmonic": _biharmonic,
+    "PatchMatch": _patchmatch,
+}
+"""`cv2.inpaint`'s two methods (Telea 2004; Bertalmio et al. 2001), scikit-image's biharmonic one, and PatchMatch, with
+which the paper compares (Barnes et al. 2009; by the package pypatchmatch)."""
+
+
+def make_methods(models: Sequence[tuple[str, GLCICPipeline]], baselines: Sequence[str] = ()) -> dict[str, Method]:
+    """Names and methods: each model without and with blending, then the baselines, then the first model's mean colour.
+
+    Raises:
+        ValueError: No such baseline, or it is not installed.
+    """
+    named: dict[str, Method] = {}
+    for name, pipe in models:
+        named.update(model_methods(pipe, name))
+    for name in baselines:
+        if name == "mean colour":
+            named[name] = partial(_mean_colour, models[0][1].config.mean_pixel)
+        elif name in BASELINES:
+            named[name] = BASELINES[name]
+        else:
+            raise ValueError(f"no baseline {name}; there are {', '.join(ALL_BASELINES)}")
+    if "PatchMatch" in named:
+        try:
+            import patchmatch  # noqa: F401
+        except ModuleNotFoundError:
+            raise ValueError('PatchMatch needs pypatchmatch: pip install "glcic-hub[evaluate]"') from None
+    return named
+
+
+ALL_BASELINES = (*BASELINES, "mean colour")
+FAST_BASELINES = ("Telea", "Navier-Stokes", "mean colour")
+
+
+def model_names(models: Sequence[str | Path | None]) -> list[str]:
+    """A short name for each model, none twice: `glcic` for one, else the folder's or the Hub's last part."""
+    if len(models) == 1:
+        return ["glcic"]
+    names = [Path(model).name if model is not None else "glcic" for model in models]
+    # A run's folder is called `model`, so that the run's name tells more.
+    names = [
+        Path(model).parent.name if model is not None and name == "model" else name
+        for name, model in zip(names, models, strict=True)
+    ]
+    return [name if names.count(name) == 1 else str(model) for name, model in zip(names, models, strict=True)]

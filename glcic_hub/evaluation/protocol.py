@@ -1,0 +1,138 @@
+"""Which part of each photograph is taken, and where its hole is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import fsspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from glcic_hub.evaluation.metrics import SSIM_WINDOW
+from glcic_hub.folders import masks_by_name
+from glcic_hub.images import open_picture, to_uint8
+from glcic_hub.masks import Rectangle, open_mask, random_rectangle, random_strokes
+from glcic_hub.training.photographs import Folder, Photograph
+
+HOLES = ("rectangles", "centre", "strokes")
+
+LEAST_SIDE = 32
+"""Strokes in less are a few pixels."""
+
+
+class Case(NamedTuple):
+    """A photograph (H, W, 3) uint8, and its hole as a mask (H, W) of 0 and 1."""
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is measured on; the same for all methods.
+
+    Attributes:
+        holes: `rectangles`: one in each photograph, as in the paper's training (sec. 3.4); `centre`: a square of half
+            the side in the middle (fig. 5); `strokes`: free-form ones; or a folder of masks, of the photographs' names
+            and sizes.
+        size: Side in pixels of the centre crops that are completed; with masks of a folder they are taken whole.
+        hole_size: Range in pixels of the sides of rectangles, both included.
+        seed: Decides the holes; each photograph's depends on its place among the photographs alone.
+
+    Raises:
+        ValueError: It cannot be followed.
+        FileNotFoundError: No such folder of masks.
+    """
+
+    holes: str = "rectangles"
+    size: int = 256
+    hole_size: tuple[int, int] = (96, 128)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = LEAST_SIDE if self.holes == "strokes" else SSIM_WINDOW
+        if self.size < least or self.seed < 0:
+            raise ValueError(f"size must be at least {least} and seed at least 0, not {self.size} and {self.seed}")
+        if self.holes == "rectangles" and not 1 <= self.hole_size[0] <= self.hole_size[1] <= self.size:
+            raise ValueError(f"a hole of {list(self.hole_size)} pixels does not fit a picture of {self.size}")
+        if self.holes not in HOLES and not Path(self.holes).is_dir():
+            raise FileNotFoundError(
+                f"holes are {', '.join(HOLES)}, or a folder of masks; there is no folder {self.holes}"
+            )
+
+    def describe(self) -> str:
+        """In words, as for a table's heading."""
+        if self.holes not in HOLES:
+            return f"whole photographs, masks of {Path(self.holes).name}"
+        hole = {
+            "rectangles": f"one rectangle of {self.hole_size[0]} to {self.hole_size[1]} pixels a side",
+            "centre": f"a square of {self.size // 2} pixels in the middle",
+            "strokes": "free-form strokes",
+        }[self.holes]
+        return f"centre crops of {self.size}×{self.size} pixels, {hole}, seed {self.seed}"
+
+
+def case_opener(protocol: Protocol, photographs: Sequence[Photograph]) -> Callable[[int], Case]:
+    """What opens the photograph of an index, with its hole; a ValueError if it or its mask cannot be used."""
+    mask_of = masks_by_name(Path(protocol.holes)) if protocol.holes not in HOLES else None
+
+    def open_case(index: int) -> Case:
+        photograph = photographs[index]
+        if mask_of is not None:
+            return _with_mask(_whole(photograph), mask_of(_inside(photographs, Path(photograph.name))))
+        size = protocol.size
+        image = centre_crop(photograph, size)
+        random = np.random.default_rng([protocol.seed, index])
+        if protocol.holes == "strokes":
+            return Case(image, random_strokes(random, size, size))
+        begin = (size - size // 2) // 2
+        hole = Rectangle(begin, begin, size // 2, size // 2)
+        if protocol.holes == "rectangles":
+            hole = random_rectangle(random, size, size, protocol.hole_size)
+        return Case(image, hole.mask(size, size))
+
+    return open_case
+
+
+def _inside(photographs: Sequence[Photograph], name: Path) -> Path:
+    """A photograph's path in the folder in which it was found."""
+    return name.relative_to(photographs.folder) if isinstance(photographs, Folder) else name
+
+
+def _with_mask(image: NDArray[np.uint8], path: Path) -> Case:
+    mask = open_mask(path).astype(np.uint8)
+    if mask.shape != image.shape[:2]:
+        sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, image.shape)]
+        raise ValueError(f"its mask has {sizes[0]} pixels, and it has {sizes[1]}")
+    if not mask.any():
+        raise ValueError("its mask is black, so there is no hole")
+    return Case(image, mask)
+
+
+def centre_crop(photograph: Photograph, size: int) -> NDArray[np.uint8]:
+    """The centre (size, size, 3) of a photograph at its own resolution; smaller ones are enlarged to it.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    image = Image.fromarray(_whole(photograph))
+    if min(image.size) < size:
+        return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
+    left, top = ((side - size) // 2 for side in image.size)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _whole(photograph: Photograph) -> NDArray[np.uint8]:
+    if isinstance(photograph.file, Path):
+        return to_uint8(open_picture(photograph.file).whole())
+    content = photograph.file
+    if isinstance(content, str):
+        with fsspec.open(content, "rb") as remote:
+            content = remote.read()
+    with Image.open(io.BytesIO(content)) as image:
+        return to_uint8(open_picture(image).whole())

@@ -1,0 +1,184 @@
+"""What an evaluation says: means with their intervals, tables, plots, and a page to look at the pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+from scipy.stats import bootstrap
+
+from glcic_hub.evaluation.metrics import METRICS, mean_of_defined
+from glcic_hub.evaluation.run import Evaluation
+from glcic_hub.files import write_whole
+
+IN_HOLE = ("psnr", "ssim", "texture", "l1", "seam", "lightness", "a", "b")
+WHOLE = ("psnr_whole", "ssim_whole", "l1_whole")
+PLOTTED = ("psnr", "ssim", "texture", "seam")
+RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A mean over photographs with its bootstrap 95 % interval; the ends are NaN where none can be had."""
+
+    mean: float
+    low: float
+    high: float
+
+    def show(self, digits: int, sign: str = "") -> str:
+        """As text: mean, and interval in brackets."""
+        mean = f"{self.mean:{sign}.{digits}f}"
+        if math.isnan(self.low):
+            return mean
+        return f"{mean} [{self.low:{sign}.{digits}f}, {self.high:{sign}.{digits}f}]"
+
+
+def estimate(values: list[float]) -> Estimate:
+    """The mean of the values that are defined, with its percentile bootstrap interval; the same each time."""
+    defined = [value for value in values if not math.isnan(value)]
+    if len(defined) < 2 or not np.isfinite(defined).all():
+        return Estimate(mean_of_defined(defined), math.nan, math.nan)
+    interval = bootstrap(
+        (defined,), np.mean, n_resamples=RESAMPLES, method="percentile", random_state=0
+    ).confidence_interval
+    return Estimate(float(np.mean(defined)), float(interval.low), float(interval.high))
+
+
+def means(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
+    """For each method each metric, and `seconds`, over the photographs that all methods completed."""
+    return {
+        method: {
+            metric: estimate(list(evaluation.values(method, metric).values())) for metric in (*METRICS, "seconds")
+        }
+        for method in evaluation.methods
+    }
+
+
+def differences(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
+    """For each method but the first each metric less the first method's, photograph by photograph."""
+    first, *others = evaluation.methods
+    result: dict[str, dict[str, Estimate]] = {}
+    for method in others:
+        result[method] = {}
+        for metric in METRICS:
+            reference, own = evaluation.values(first, metric), evaluation.values(method, metric)
+            with np.errstate(invalid="ignore"):
+                result[method][metric] = estimate([own[index] - reference[index] for index in reference])
+    return result
+
+
+def as_markdown(evaluation: Evaluation) -> str:
+    """What was measured on, and the tables: in the hole, over the picture, and paired differences."""
+    figures = means(evaluation)
+    counted = len(evaluation.values(evaluation.methods[0], "psnr"))
+    text = [
+        f"{counted} photographs; {evaluation.protocol.describe()}. In brackets: bootstrap 95 % intervals over the "
+        "photographs.",
+        "In the hole:",
+        _table(figures, (*IN_HOLE, "seconds")),
+        "Over the picture:",
+        _table(figures, WHOLE),
+    ]
+    if len(evaluation.methods) > 1:
+        text += [
+            f"Difference from {evaluation.methods[0]}, photograph by photograph:",
+            _table(differences(evaluation), ("psnr", "ssim", "texture", "l1", "seam", "a", "b"), sign="+"),
+        ]
+    if evaluation.failures:
+        text += ["Not measured:", "\n".join(f"- {_failure(failure)}" for failure in evaluation.failures)]
+    return "\n\n".join(text) + "\n"
+
+
+def _failure(failure: dict[str, str]) -> str:
+    by = f" by {failure['method']}" if failure["method"] else ""
+    return f"{failure['photograph']}{by}: {failure['error']}"
+
+
+def _table(figures: dict[str, dict[str, Estimate]], metrics: tuple[str, ...], sign: str = "") -> str:
+    heads = ["method", *(_label(metric) for metric in metrics)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for method, row in figures.items():
+        lines.append(
+            "| " + " | ".join([method, *(row[metric].show(_digits(metric), sign) for metric in metrics)]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def _label(metric: str) -> str:
+    return "seconds" if metric == "seconds" else METRICS[metric].label
+
+
+def _digits(metric: str) -> int:
+    return 3 if metric == "seconds" else METRICS[metric].digits
+
+
+def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
+    """Writes `results.md` and `report.html`, which holds all that it shows, into the evaluation's folder.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+        OSError: A file cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("glcic_hub.evaluation", "."),
+        autoescape=select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures = means(evaluation)
+    metrics = (*IN_HOLE, *WHOLE, "seconds")
+    values = {method: {metric: evaluation.values(method, metric) for metric in METRICS} for method in figures}
+    pictures = []
+    names = {record["index"]: record["photograph"] for record in evaluation.records}
+    for index in values[evaluation.methods[0]]["psnr"]:
+        scores = {method: {m: _plain(values[method][m][index]) for m in METRICS} for method in figures}
+        strip = (output / "pictures" / f"{index}.jpg").read_bytes()
+        pictures.append({"name": names[index], "scores": scores, "strip": base64.b64encode(strip).decode()})
+    page = environment.get_template("report.html").render(
+        title=title,
+        summary=f"{len(pictures)} photographs; {evaluation.protocol.describe()}",
+        heads=[_label(metric) for metric in metrics],
+        rows=[
+            (method, [(row[metric].mean, row[metric].show(_digits(metric))) for metric in metrics])
+            for method, row in figures.items()
+        ],
+        plots=Markup(_plots(figures, values)),
+        methods=list(evaluation.methods),
+        metrics=[(metric, METRICS[metric].label, _plain(METRICS[metric].best)) for metric in METRICS],
+        failures=[_failure(failure) for failure in evaluation.failures],
+        pictures=pictures,
+    )
+    write_whole(output / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
+    write_whole(output / "results.md", lambda path: path.write_text(as_markdown(evaluation), encoding="utf-8"))
+
+
+def _plain(value: float) -> float | None:
+    """A number as JSON can hold it."""
+    return value if math.isfinite(value) else None
+
+
+def _plots(figures: dict[str, dict[str, Estimate]], values: dict[str, dict[str, dict[int, float]]]) -> str:
+    """Means with their intervals, over what the single photographs gave, as SVG."""
+    from matplotlib.figure import Figure
+
+    names = list(figures)[::-1]
+    figure = Figure(figsize=(11, 0.9 + 0.32 * len(names)), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, len(PLOTTED), sharey=True), PLOTTED, strict=True):
+        for place, name in enumerate(names):
+            single = [value for value in values[name][metric].values() if math.isfinite(value)]
+            low, high = np.percentile(single, [10, 90]) if single else (math.nan, math.nan)
+            axes.plot([low, high], [place, place], color="#c8c8c8", linewidth=6, solid_capstyle="round")
+            mean = figures[name][metric]
+            axes.plot([mean.low, mean.high], [place, place], color="#333333", linewidth=1.5)
+            axes.plot(mean.mean, place, "o", color="#d9480f", markersize=5)
+        axes.set_title(METRICS[metric].label, fontsize=10)
+        axes.set_yticks(range(len(names)), names)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]

@@ -1,0 +1,248 @@
+"""Runs methods over photographs; goes on where it stopped; one that fails does not stop the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from accelerate.utils import gather_object
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm.auto import tqdm
+
+from glcic_hub.evaluation.methods import Method
+from glcic_hub.evaluation.metrics import hole_metrics
+from glcic_hub.evaluation.protocol import Case, Protocol, case_opener
+from glcic_hub.files import first_line, write_whole
+from glcic_hub.folders import join_processes
+from glcic_hub.images import to_uint8
+from glcic_hub.training.photographs import Folder, Photograph
+
+SETTINGS_FILE = "evaluation.json"
+PANEL_SIDE = 192
+"""Pixels a side, at most, of the pictures that are kept for the report."""
+
+_ODD = {"psnr": math.inf, "psnr_whole": math.inf}
+"""What `null` stands for in JSON, which has no such numbers; for all other metrics NaN."""
+
+HOLE_COLOUR = (128, 128, 128)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run gave.
+
+    Attributes:
+        protocol: What was measured on.
+        photographs: How many there were.
+        methods: Names in the order of tables.
+        records: One for each photograph that a method completed: `photograph` (name), `index`, `method`, `seconds`,
+            and the metrics of `hole_metrics`.
+        failures: One for each that it did not: `photograph`, `index`, `method` (empty if the photograph or its mask
+            cannot be used), and `error`.
+    """
+
+    protocol: Protocol
+    photographs: int
+    methods: tuple[str, ...]
+    records: tuple[dict[str, Any], ...]
+    failures: tuple[dict[str, Any], ...]
+
+    def values(self, method: str, metric: str) -> dict[int, float]:
+        """A metric for each photograph's index, of those that all methods completed, so that means compare."""
+        counts: dict[int, int] = {}
+        for record in self.records:
+            counts[record["index"]] = counts.get(record["index"], 0) + 1
+        return {
+            record["index"]: record[metric]
+            for record in self.records
+            if record["method"] == method and counts[record["index"]] == len(self.methods)
+        }
+
+
+def evaluate(
+    photographs: Sequence[Photograph],
+    methods: Mapping[str, Method],
+    protocol: Protocol,
+    output: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Completes each photograph's hole by each method, and measures.
+
+    If `accelerate launch` started several processes, they share the photographs. What a run that was stopped has
+    written to `output` is not done again.
+
+    Args:
+        photographs: What to measure on.
+        methods: What to measure.
+        protocol: Which part of each photograph, and where its hole is.
+        output: A folder for the records, JSON lines, and for pictures; made if it does not exist. None keeps nothing.
+        settings: What else tells one run from another, such as the models' names; JSON.
+
+    Raises:
+        ValueError: `output` holds another evaluation, or not a single photograph could be used.
+        OSError: `output` cannot be written.
+    """
+    accelerator = join_processes()
+    open_case = case_opener(protocol, photographs)
+    done: list[dict[str, Any]] = []
+    file: TextIO | None = None
+    if output is not None:
+        identity = _identity(photographs, methods, protocol, settings or {})
+        if accelerator.is_main_process:
+            _begin(output, identity)
+            _drop_unfinished_lines(output)
+        accelerator.wait_for_everyone()
+        done = _read_records(output)
+        (output / "pictures").mkdir(exist_ok=True)
+    have = {(record["index"], record["method"]) for record in done}
+    # A photograph that a method failed on is not tried again; one is done when the last method is.
+    left = [
+        index
+        for index in range(len(photographs))
+        if (index, "") not in have and any((index, name) not in have for name in methods)
+    ]
+    try:
+        if output is not None:
+            file = (output / f"records-{accelerator.process_index}.jsonl").open("a", encoding="utf-8")
+        own: list[dict[str, Any]] = []
+        with accelerator.split_between_processes(left) as indexes:
+            for index in tqdm(indexes, unit="photograph", disable=not accelerator.is_main_process):
+                name = _short_name(photographs, index)
+                for record in _measure(open_case, index, methods, output):
+                    own.append({"photograph": name, **record})
+                    if file is not None and (index, record["method"]) not in have:
+                        file.write(json.dumps(_without_odd_numbers(own[-1])) + "\n")
+                        file.flush()
+    except OSError as error:
+        raise OSError(f"cannot write to {output}: {error.strerror or error}") from None
+    finally:
+        if file is not None:
+            with suppress(OSError):  # of a full disk, which was told already
+                file.close()
+    found = {(record["index"], record["method"]): record for record in [*gather_object(own), *done]}
+    order = {name: place for place, name in enumerate(methods)}
+    records = sorted(found.values(), key=lambda record: (record["index"], order.get(record["method"], -1)))
+    accelerator.end_training()
+    good = tuple(record for record in records if "error" not in record)
+    failures = tuple(record for record in records if "error" in record)
+    if not good:
+        reason = f"{failures[0]['photograph']}: {failures[0]['error']}" if failures else "there are none"
+        raise ValueError(f"not one of {len(photographs)} photographs could be measured; the first, {reason}")
+    return Evaluation(protocol, len(photographs), tuple(methods), good, failures)
+
+
+def _measure(
+    open_case: Any, index: int, methods: Mapping[str, Method], output: Path | None
+) -> Iterator[dict[str, Any]]:
+    """The records of one photograph; its pictures are written before the last of them."""
+    try:
+        case: Case = open_case(index)
+    except (ValueError, OSError, MemoryError) as error:
+        yield {"index": index, "method": "", "error": first_line(error)}
+        return
+    panels = [np.where(case.mask[..., None] > 0, np.array(HOLE_COLOUR, np.uint8), case.image)]
+    records = []
+    for name, method in methods.items():
+        begin = time.perf_counter()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of large holes, at each of them
+                completed = to_uint8(method(case.image, case.mask))
+            seconds = time.perf_counter() - begin
+            figures = hole_metrics(case.image, completed, case.mask)
+            records.append({"index": index, "method": name, "seconds": seconds, **figures})
+        except Exception as error:  # whatever a method of others raises
+            completed = panels[0]
+            records.append({"index": index, "method": name, "error": first_line(error)})
+        panels.append(completed)
+    if output is not None:
+        _save_panels([*panels, case.image], output / "pictures" / f"{index}.jpg")
+    yield from records
+
+
+def _save_panels(panels: Sequence[NDArray[np.uint8]], path: Path) -> None:
+    """Hole, completed pictures and original in a row, small."""
+    height, width = panels[0].shape[:2]
+    scale = min(1, PANEL_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    strip = Image.new("RGB", (size[0] * len(panels), size[1]))
+    for place, panel in enumerate(panels):
+        strip.paste(Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS), (place * size[0], 0))
+    write_whole(path, lambda temporary: strip.save(temporary, quality=85))
+
+
+def _short_name(photographs: Sequence[Photograph], index: int) -> str:
+    name = photographs[index].name
+    return str(Path(name).relative_to(photographs.folder)) if isinstance(photographs, Folder) else name
+
+
+def _identity(
+    photographs: Sequence[Photograph], methods: Mapping[str, Method], protocol: Protocol, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    digest = photographs.digest() if isinstance(photographs, Folder) else ""
+    identity = {
+        "protocol": asdict(protocol),
+        "methods": list(methods),
+        "photographs": len(photographs),
+        "digest": digest,
+        **settings,
+    }
+    as_read: dict[str, Any] = json.loads(json.dumps(identity))
+    return as_read
+
+
+def _without_odd_numbers(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
+    }
+
+
+def _begin(output: Path, identity: dict[str, Any]) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    file = output / SETTINGS_FILE
+    if not file.exists():
+        if any(output.glob("records-*.jsonl")):
+            raise ValueError(f"{output} holds records of something else; give another folder")
+        write_whole(file, lambda path: path.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8"))
+        return
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"cannot read {file}: {first_line(error)}") from None
+    other = [key for key in identity if before.get(key) != identity[key]] if isinstance(before, dict) else ["all"]
+    if other:
+        raise ValueError(f"{output} holds another evaluation (other {', '.join(other)}); give another folder")
+
+
+def _drop_unfinished_lines(output: Path) -> None:
+    """Of processes that were killed while they wrote."""
+    for file in output.glob("records-*.jsonl"):
+        content = file.read_text(encoding="utf-8")
+        if content and not content.endswith("\n"):
+            whole = content[: content.rfind("\n") + 1]
+            write_whole(file, partial(Path.write_text, data=whole, encoding="utf-8"))
+
+
+def _read_records(output: Path) -> list[dict[str, Any]]:
+    """What was measured before."""
+    records = []
+    for file in sorted(output.glob("records-*.jsonl")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+                record["index"], record["method"]
+                record.update({key: _ODD.get(key, math.nan) for key, value in record.items() if value is None})
+            except (ValueError, TypeError, KeyError):
+                raise ValueError(f"{file} is broken; delete it to measure anew") from None
+            records.append(record)
+    return records
