@@ -66,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands.add_parser("train", help="train the networks on a folder of photographs"))
     _add_bench(commands.add_parser("bench", help="measure what completion costs on this machine"))
     _add_evaluate(commands.add_parser("evaluate", help="measure a model next to baselines"))
+    _add_study(commands.add_parser("study", help="have raters say which pictures are real"))
     _add_push(commands.add_parser("push", help="upload a model to the Hub, or the demo as a Space"))
     _add_convert(commands.add_parser("convert", help="make a model folder of a model of others"))
     _add_demo(commands.add_parser("demo", help="start the demo in the browser"))
@@ -285,14 +286,18 @@ def _train(options: argparse.Namespace) -> int:
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_evaluate)
-    parser.add_argument(
-        "photographs",
-        metavar="WHERE",
-        help="photographs that no model was trained on: a folder, or a dataset as of glcic train --data",
-    )
+    parser.add_argument("photographs", metavar="WHERE", help=PHOTOGRAPHS_HELP)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="records, tables and a page with pictures; goes on there"
     )
+    _add_methods(parser, FAST_BASELINES)
+
+
+PHOTOGRAPHS_HELP = "photographs that no model was trained on: a folder, or a dataset as of glcic train --data"
+
+
+def _add_methods(parser: argparse.ArgumentParser, baselines: Sequence[str]) -> None:
+    """What is measured, and on which holes."""
     parser.add_argument(
         "--model",
         action="append",
@@ -302,9 +307,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baselines",
         nargs="*",
-        default=FAST_BASELINES,
+        default=baselines,
         metavar="NAME",
-        help=f"of {', '.join(ALL_BASELINES)}; or all (default: {', '.join(FAST_BASELINES)})",
+        help=f"of {', '.join(ALL_BASELINES)}; or all (default: {', '.join(baselines) or 'none'})",
     )
     parser.add_argument(
         "--holes",
@@ -318,6 +323,61 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the holes (default: 0)")
     _add_device(parser)
+
+
+def _protocol(options: argparse.Namespace) -> Protocol:
+    return Protocol(options.holes, options.size, tuple(options.hole_size), options.seed)
+
+
+def _models(options: argparse.Namespace) -> dict[str, GLCICPipeline]:
+    models = options.model or [None]
+    settings = {"device": options.device, "dtype": _dtype(options)}
+    pipes = [GLCICPipeline.from_pretrained(model, **settings) for model in models]
+    return dict(zip(model_names(models), pipes, strict=True))
+
+
+def _baselines(options: argparse.Namespace) -> Sequence[str]:
+    return ALL_BASELINES if list(options.baselines) == ["all"] else list(options.baselines)
+
+
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=lambda options: _study(parser, options))
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the study's own, new or begun")
+    parser.add_argument("--photographs", metavar="WHERE", help=f"for a new study: {PHOTOGRAPHS_HELP}")
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures a rater sees (default: 100)")
+    parser.add_argument("--results", action="store_true", help="count the votes instead of taking more")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for all (default: this machine alone)")
+    parser.add_argument("--port", type=int, default=7870, metavar="N", help="default: 7870")
+    _add_methods(parser, ())
+
+
+def _study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    from glcic_hub.evaluation.study import Study, make_app, prepare_study, results_as_markdown, write_results
+
+    if options.photographs is not None:
+        if options.results:
+            parser.error("--results is for a study that was begun, without --photographs")
+        pipes = _models(options)
+        methods = make_methods(pipes, _baselines(options))
+        # The paper's raters saw completions with post-processing.
+        shown = {name.removesuffix(", blended"): method for name, method in methods.items() if name not in pipes}
+        photographs = open_photographs(options.photographs)
+        for failure in prepare_study(options.folder, photographs, shown, _protocol(options), options.count):
+            _say(f"error: not used: {failure}")
+    study = Study(options.folder)
+    if options.results:
+        with _needs("evaluate", "the results' plot"):
+            write_results(study)
+        print(results_as_markdown(study), end="")
+        print(f"wrote {options.folder / 'results.html'}")
+        return OK
+    with _needs("demo", "the study"):
+        import uvicorn
+
+        app = make_app(study)
+    print(f"The study is at http://{options.host}:{options.port}; end it by Ctrl-C, votes are kept.", flush=True)
+    uvicorn.run(app, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=2)
+    return OK
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
@@ -351,16 +411,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     from glcic_hub.evaluation.report import as_markdown, write_report  # SciPy's statistics take a second
     from glcic_hub.evaluation.run import evaluate
 
-    protocol = Protocol(options.holes, options.size, tuple(options.hole_size), options.seed)
     photographs = open_photographs(options.photographs)
-    models = options.model or [None]
-    baselines = ALL_BASELINES if list(options.baselines) == ["all"] else options.baselines
-    settings = {"device": options.device, "dtype": _dtype(options)}
-    pipes = [GLCICPipeline.from_pretrained(model, **settings) for model in models]
-    methods = make_methods(list(zip(model_names(models), pipes, strict=True)), baselines)
-    evaluation = evaluate(
-        photographs, methods, protocol, options.output, settings={"models": models, "dtype": options.dtype}
-    )
+    methods = make_methods(_models(options), _baselines(options))
+    settings = {"models": options.model, "dtype": options.dtype}
+    evaluation = evaluate(photographs, methods, _protocol(options), options.output, settings)
     print(as_markdown(evaluation), end="")
     if options.output is not None:
         with _needs("evaluate", "the report"):

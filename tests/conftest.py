@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +102,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, pipe: GLCICPipeline) 
     folder = tmp_path_factory.mktemp("model")
     pipe.save_pretrained(folder)
     return folder
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,14 +26,7 @@ from playwright.sync_api import Browser, Page
 from glcic_hub import GLCICPipeline
 from glcic_hub.demo_files import MAX_PIXELS, PREVIEW_SIDE, complete_file, grown, make_preview, snap
 from glcic_hub.samples import load_sample
-from tests.conftest import ENVIRONMENT, ROOT, make_photo
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo
 
 
 @pytest.fixture(scope="module")

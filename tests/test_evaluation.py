@@ -96,7 +96,7 @@ def test_what_is_outside_the_hole_counts_for_the_whole_picture_alone() -> None:
 
 def test_no_method_sees_the_original(pipe: GLCICPipeline) -> None:
     damaged = np.where(MASK[..., None] > 0, 255 - ORIGINAL, ORIGINAL)
-    for name, method in make_methods([("glcic", pipe)], ALL_BASELINES).items():
+    for name, method in make_methods({"glcic": pipe}, ALL_BASELINES).items():
         completed = method(ORIGINAL, MASK)
         assert np.array_equal(completed[MASK == 0], ORIGINAL[MASK == 0]), name
         if name != "PatchMatch":  # which draws anew each time
@@ -108,7 +108,7 @@ def test_names_of_models(tmp_path: Path) -> None:
     models = [None, "runs/a/model", "runs/b/model", "user/small", "x/b"]
     assert model_names(models) == ["glcic", "a", "runs/b/model", "small", "x/b"]
     with pytest.raises(ValueError, match="no baseline LaMa; there are Telea"):
-        make_methods([], ["LaMa"])
+        make_methods({}, ["LaMa"])
 
 
 @pytest.mark.parametrize("size", [(70, 90), (64, 64), (40, 100)])
@@ -157,7 +157,7 @@ def test_masks_of_a_folder(tmp_path: Path, pipe: GLCICPipeline) -> None:
     mask[20:40, 30:60] = 255
     for name, content in (("0", mask), ("1", mask[:50]), ("2", mask * 0)):
         Image.fromarray(content).save(tmp_path / "masks" / f"{name}.png")
-    evaluation = evaluate(photographs, make_methods([("glcic", pipe)]), Protocol(str(tmp_path / "masks")))
+    evaluation = evaluate(photographs, make_methods({"glcic": pipe}), Protocol(str(tmp_path / "masks")))
     assert {record["photograph"] for record in evaluation.records} == {"0.png"}
     assert [failure["error"] for failure in evaluation.failures] == [
         "its mask has 90x50 pixels, and it has 90x70",
@@ -178,7 +178,7 @@ def test_wrong_protocols_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_evaluate(tmp_path: Path, pipe: GLCICPipeline) -> None:
     photographs = open_photographs(save_photographs(tmp_path))
-    methods = make_methods([("glcic", pipe)], ["Telea", "Navier-Stokes", "mean colour"])
+    methods = make_methods({"glcic": pipe}, ["Telea", "Navier-Stokes", "mean colour"])
     evaluation = evaluate(photographs, methods, SMALL)
     figures = means(evaluation)
     assert list(figures) == ["glcic", "glcic, blended", "Telea", "Navier-Stokes", "mean colour"]
@@ -232,7 +232,7 @@ def test_what_fails_is_counted_and_left_out(tmp_path: Path, pipe: GLCICPipeline)
     """Means are over the photographs that all methods completed, so that they can be compared."""
     folder = save_photographs(tmp_path / "photographs")
     (folder / "3.png").write_bytes(b"nothing")
-    methods: dict[str, Method] = {"good": make_methods([("glcic", pipe)])["glcic"], "bad": failing}
+    methods: dict[str, Method] = {"good": make_methods({"glcic": pipe})["glcic"], "bad": failing}
     output = tmp_path / "out"
     evaluation = evaluate(open_photographs(folder), methods, SMALL, output)
     assert [(failure["photograph"], failure["method"]) for failure in evaluation.failures] == [
@@ -255,7 +255,7 @@ def test_no_photographs(tmp_path: Path, pipe: GLCICPipeline, capsys: pytest.Capt
     with pytest.raises(
         ValueError, match=r"not one of 1 photographs could be measured; the first, a\.png: cannot read"
     ):
-        evaluate(open_photographs(tmp_path), make_methods([("glcic", pipe)]), SMALL)
+        evaluate(open_photographs(tmp_path), make_methods({"glcic": pipe}), SMALL)
 
 
 def test_it_goes_on_where_it_stopped(tmp_path: Path, pipe: GLCICPipeline) -> None:
@@ -267,7 +267,7 @@ def test_it_goes_on_where_it_stopped(tmp_path: Path, pipe: GLCICPipeline) -> Non
         called.append(1)
         return np.asarray(pipe(image, mask))
 
-    methods: dict[str, Method] = {"a": counted, "b": make_methods([], ["Telea"])["Telea"]}
+    methods: dict[str, Method] = {"a": counted, "b": make_methods({}, ["Telea"])["Telea"]}
     output = tmp_path / "out"
     whole = evaluate(photographs, methods, SMALL, output)
     file = output / "records-0.jsonl"
@@ -350,7 +350,7 @@ def test_killed_from_outside(tmp_path: Path) -> None:
 def test_the_report(tmp_path: Path, pipe: GLCICPipeline, browser: Browser) -> None:
     """In a browser: the table sorts, the worst and the best come first, nothing is loaded from elsewhere."""
     photographs = open_photographs(save_photographs(tmp_path / "<photo&graphs>", 15))
-    methods = make_methods([("a <b>", pipe)], ["Telea"])
+    methods = make_methods({"a <b>": pipe}, ["Telea"])
     evaluation = evaluate(photographs, methods, SMALL, tmp_path / "out")
     write_report(evaluation, tmp_path / "out", "<i>Title")
     page = browser.new_page()

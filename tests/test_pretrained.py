@@ -42,7 +42,7 @@ def crops_and_masks() -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
 def test_they_beat_the_baselines(pretrained: GLCICPipeline) -> None:
     results: dict[str, list[list[float]]] = {}
     for original, mask in crops_and_masks():
-        for name, method in make_methods([("glcic", pretrained)], FAST_BASELINES).items():
+        for name, method in make_methods({"glcic": pretrained}, FAST_BASELINES).items():
             metrics = hole_metrics(original, method(original, mask), mask)
             results.setdefault(name, []).append([metrics["psnr"], metrics["ssim"]])
     mean = {name: np.mean(values, axis=0) for name, values in results.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,18 +62,18 @@ BASELINES: dict[str, Method] = {
 which the paper compares (Barnes et al. 2009; by the package pypatchmatch)."""
 
 
-def make_methods(models: Sequence[tuple[str, GLCICPipeline]], baselines: Sequence[str] = ()) -> dict[str, Method]:
+def make_methods(models: Mapping[str, GLCICPipeline], baselines: Sequence[str] = ()) -> dict[str, Method]:
     """Names and methods: each model without and with blending, then the baselines, then the first model's mean colour.
 
     Raises:
         ValueError: No such baseline, or it is not installed.
     """
     named: dict[str, Method] = {}
-    for name, pipe in models:
+    for name, pipe in models.items():
         named.update(model_methods(pipe, name))
     for name in baselines:
         if name == "mean colour":
-            named[name] = partial(_mean_colour, models[0][1].config.mean_pixel)
+            named[name] = partial(_mean_colour, next(iter(models.values())).config.mean_pixel)
         elif name in BASELINES:
             named[name] = BASELINES[name]
         else:
