@@ -15,7 +15,7 @@ import torch
 
 from glcic_hub.comparison import side_by_side
 from glcic_hub.convert import convert
-from glcic_hub.evaluation.methods import ALL_BASELINES, FAST_BASELINES, make_methods, model_names
+from glcic_hub.evaluation.methods import ALL_BASELINES, FAST_BASELINES, fingerprint, make_methods, model_names
 from glcic_hub.evaluation.protocol import HOLES, Protocol
 from glcic_hub.export import export
 from glcic_hub.folders import complete_folder, join_processes
@@ -352,11 +352,20 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def _study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    from glcic_hub.evaluation.study import Study, make_app, prepare_study, results_as_markdown, write_results
+    from glcic_hub.evaluation.study import (
+        Study,
+        check_new,
+        make_app,
+        prepare_study,
+        results,
+        results_as_markdown,
+        write_results,
+    )
 
     if options.photographs is not None:
         if options.results:
             parser.error("--results is for a study that was begun, without --photographs")
+        check_new(options.folder)  # before models are downloaded
         pipes = _models(options)
         methods = make_methods(pipes, _baselines(options))
         # The paper's raters saw completions with post-processing.
@@ -366,9 +375,10 @@ def _study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             _say(f"error: not used: {failure}")
     study = Study(options.folder)
     if options.results:
+        found = results(study)
         with _needs("evaluate", "the results' plot"):
-            write_results(study)
-        print(results_as_markdown(study), end="")
+            write_results(study, found)
+        print(results_as_markdown(study, found), end="")
         print(f"wrote {options.folder / 'results.html'}")
         return OK
     with _needs("demo", "the study"):
@@ -411,10 +421,16 @@ def _evaluate(options: argparse.Namespace) -> int:
     from glcic_hub.evaluation.report import as_markdown, write_report  # SciPy's statistics take a second
     from glcic_hub.evaluation.run import evaluate
 
+    accelerator = join_processes()
+    if accelerator.num_processes > 1 and options.device is None:
+        options.device = accelerator.device
     photographs = open_photographs(options.photographs)
-    methods = make_methods(_models(options), _baselines(options))
-    settings = {"models": options.model, "dtype": options.dtype}
+    models = _models(options)
+    methods = make_methods(models, _baselines(options))
+    settings = {"where": options.photographs, "models": {name: fingerprint(pipe) for name, pipe in models.items()}}
     evaluation = evaluate(photographs, methods, _protocol(options), options.output, settings)
+    if not accelerator.is_main_process:
+        return OK
     print(as_markdown(evaluation), end="")
     if options.output is not None:
         with _needs("evaluate", "the report"):

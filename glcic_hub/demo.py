@@ -158,7 +158,8 @@ def _named_pipeline(named: str) -> GLCICPipeline:
     commit, size = look_up(named)
     if size > MAX_MODEL_BYTES:
         raise ValueError(f"{named} has {size / 1e6:.0f} MB, and at most {MAX_MODEL_BYTES / 1e6:.0f} are taken")
-    return GLCICPipeline.from_pretrained(named, revision=commit, token=False)
+    # Not into the Hub's cache, which nobody would empty of what visitors name.
+    return GLCICPipeline.from_pretrained(named, revision=commit, token=False, cache_dir=new_folder())
 
 
 def make_demo(model: str | None = None) -> gr.Blocks:
@@ -265,7 +266,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
             raise gr.Error("There is no photograph.", print_exception=False)
         with _told():
             own_mask = mask and _uploaded(mask)
-            grow = min(max(int(grow), 0), MAX_GROWTH)
+            grow = min(max(int(grow or 0), 0), MAX_GROWTH)
             result = WORKER.submit(complete_file, own, _uploaded(image), own_mask, grow=grow, blend=blend).result()
         return str(result.path), result.message
 
@@ -399,7 +400,7 @@ def _told() -> Iterator[None]:
     """Tells the visitor what is wrong with what was given, in a sentence."""
     try:
         yield
-    except (ValueError, OSError, MemoryError) as error:
+    except (ValueError, OSError, MemoryError, FloatingPointError) as error:
         text = first_line(error).partition("; if black marks")[0]  # that speaks of options that are not on the page
         # What files are called on this machine is none of a visitor's business.
         text = re.sub(r"\S*[/\\]\S*[/\\](\S+)", r"\1", text) if "://" not in text else text

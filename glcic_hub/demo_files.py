@@ -44,7 +44,7 @@ class Result(NamedTuple):
     message: str
 
 
-def check_size(path: str) -> None:
+def check_size(path: str, what: str = "photograph") -> None:
     """Refuses what is too large, by its header, before it is decoded.
 
     Raises:
@@ -54,16 +54,14 @@ def check_size(path: str) -> None:
         with Image.open(path, formats=READ_FORMATS) as image:
             width, height = image.size
     except FileNotFoundError:
-        raise ValueError("the photograph was deleted after an hour; choose it again") from None
+        raise ValueError(f"the {what} was deleted after an hour; choose it again") from None
     except Image.DecompressionBombError:
-        raise ValueError(
-            f"the photograph is too large, and at most {MAX_PIXELS / 1e6:.0f} megapixels are taken"
-        ) from None
+        raise ValueError(f"the {what} is too large, and at most {MAX_PIXELS / 1e6:.0f} megapixels are taken") from None
     except Exception:  # Pillow's plugins raise a dozen kinds
-        raise ValueError("this is not a photograph that can be read") from None
+        raise ValueError(f"this is not a {what} that can be read") from None
     if width * height > MAX_PIXELS:
         raise ValueError(
-            f"the photograph has {width * height / 1e6:.0f} megapixels, and at most {MAX_PIXELS / 1e6:.0f} are taken"
+            f"the {what} has {width * height / 1e6:.0f} megapixels, and at most {MAX_PIXELS / 1e6:.0f} are taken"
         )
 
 
@@ -168,7 +166,7 @@ def complete_file(
     by_alpha = mask is None and strokes is None
     hole = transparent_pixels(opened) if by_alpha else np.zeros((height, width), bool)
     if mask is not None:
-        check_size(mask)
+        check_size(mask, "mask")
         marked = open_mask(mask)
         if marked.shape != hole.shape:
             raise ValueError(

@@ -107,6 +107,8 @@ def look_up(model: str) -> tuple[str, int]:
             info = HfApi(token=False).model_info(model, files_metadata=True)
         except OfflineModeIsEnabled as error:
             raise LocalEntryNotFoundError("") from error
+        except RepositoryNotFoundError:  # or private, or gated
+            raise FileNotFoundError(f"there is no model {model} on the Hub that everybody may see") from None
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     return info.sha or "main", sum(sizes.get(file, 0) for file in (CONFIG_FILE, WEIGHTS_FILE))
 

@@ -78,7 +78,8 @@ def test_who_sees_what(study: Study) -> None:
     kinds = Counter(kind for own in seen for _, kind, _ in own)
     assert kinds == {"real": 100, "a": 40, "b": 40}
     assert len({tuple(kind for _, kind, _ in own) for own in seen}) > 10
-    assert len({photograph for own in seen for photograph, _, _ in own}) == 12
+    times = Counter(photograph for own in seen for photograph, _, _ in own)
+    assert set(times.values()) == {15}  # each of 12 alike often
 
 
 def test_pictures_give_nothing_away(study: Study) -> None:
@@ -124,24 +125,51 @@ def test_results(study: Study) -> None:
     answer_all(study, "sees all", lambda kind: "real" if kind == "real" else "completed")
     answer_all(study, "believes all", lambda kind: "real")
     answer_all(study, "<b>believes a", lambda kind: "completed" if kind == "b" else "real")
+    for _ in range(9):
+        answer_all(study, "", lambda kind: "real" if kind == "real" else "completed")
     found = results(study)
     votes = study.votes()
     for kind in ("real", "a", "b"):
         own = [vote for vote in votes if vote[2] == kind]
         assert found.kinds[kind] == (sum(vote[4] == "real" for vote in own), len(own))
-    assert found.kinds["real"].value == 1 and list(found.kinds) == ["real", "a", "b"]
-    assert [(row.name, row.remark) for row in found.raters] == [
+    assert found.kinds["real"].value == 1 and list(found.kinds) == ["real", "a", "b", "all completed"]
+    assert found.kinds["all completed"] == (sum(v[4] == "real" for v in votes if v[2] != "real"), 12 * 4)
+    assert [(row.name, row.remark) for row in found.raters][:3] == [
         ("sees all", ""),
         ("believes all", "always said real"),
         ("<b>believes a", ""),
     ]
     assert found.raters[0].completed == (0, 4) and found.raters[1].completed == (4, 4)
+    times = Counter(vote[3] for vote in votes if vote[2] != "real")
     called = {vote[3] for vote in votes if vote[4] == "real"}
-    assert {row[1] for row in found.fooled_nobody} == {vote[3] for vote in votes if vote[2] != "real"} - called
-    write_results(study)
+    judged = {token for token, count in times.items() if count >= 3}
+    assert found.judged == len(judged) and {row[1] for row in found.fooled_nobody} == judged - called
+    write_results(study, results(study))
     page = (study.folder / "results.html").read_text()
     assert "&lt;b&gt;believes a" in page and page.count("<figure>") == len(found.fooled_nobody)
     assert "| believes all | 100.0% [" in (study.folder / "results.md").read_text()
+
+
+def test_what_cannot_be_in_a_study(study: Study, tmp_path: Path) -> None:
+    """Another name for the real pictures, another size, changes outside the hole."""
+    photographs = open_photographs(tmp_path / "photographs")
+    with pytest.raises(ValueError, match="cannot be called real"):
+        prepare_study(tmp_path / "new", photographs, {"real": painted(1)}, PROTOCOL)
+    with pytest.raises(ValueError, match="a made a picture of another size"):
+        prepare_study(tmp_path / "new", photographs, {"a": lambda image, mask: image[:50]}, PROTOCOL)
+    spoiling: dict[str, Method] = {"a": lambda image, mask: 255 - image}
+    prepare_study(tmp_path / "new", photographs, spoiling, PROTOCOL)
+    with closing(sqlite3.connect(tmp_path / "new" / "study.sqlite3")) as database:
+        tokens = dict(database.execute("SELECT kind, token FROM pictures WHERE photograph = 0").fetchall())
+    real, completed = (
+        np.asarray(Image.open(tmp_path / "new" / "pictures" / f"{tokens[kind]}.png")) for kind in ("real", "a")
+    )
+    assert 400 <= (real != completed).any(axis=2).sum() <= 900
+    with pytest.raises(FileExistsError, match="leave --photographs away to go on with it"):
+        prepare_study(tmp_path / "new", photographs, METHODS, PROTOCOL)
+    rater = study.add_rater("\x1b[2J a | b\n" + "x" * 500)
+    study.vote(rater, study.next_trial(rater).picture, "real")  # type: ignore[union-attr]
+    assert "| [2J a / bxxx" in results_as_markdown(study, results(study))
 
 
 def test_shares_and_their_intervals() -> None:
@@ -152,16 +180,19 @@ def test_shares_and_their_intervals() -> None:
 
 
 def test_an_empty_study_has_results(study: Study) -> None:
-    assert "| real | no votes |" in results_as_markdown(study)
-    write_results(study)
+    assert "| real | no votes |" in results_as_markdown(study, results(study))
+    write_results(study, results(study))
 
 
 def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "study"
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "study.sqlite3").write_bytes(b"no database" * 100)
     for arguments, message in (
         (["study", str(folder)], "no study in"),
         (["study", str(folder), "--photographs", str(tmp_path / "nowhere")], "no folder"),
         (["study", str(tmp_path), "--photographs", str(ROOT / "docs")], "exists and is kept"),
+        (["study", str(tmp_path / "file"), "--results"], "file is not a database"),
         (["study", str(folder), "--photographs", str(ROOT / "docs"), "--count", "1"], "at least 2 pictures a rater"),
     ):
         assert main(arguments) == 1
@@ -171,7 +202,7 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "one" / "b.png").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"1 photographs can be used, and a study takes at least 2; .*b\.png"):
         prepare_study(folder, open_photographs(tmp_path / "one"), METHODS, PROTOCOL)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "one"]
 
 
 @contextmanager
@@ -205,7 +236,7 @@ def test_what_the_page_would_not_send(study: Study) -> None:
         address = f"http://127.0.0.1:{port}"
         for path in ("pictures/..%2Fstudy.sqlite3", "pictures/../study.sqlite3", "pictures/x", "raters/x", "nothing"):
             assert request(f"{address}/{path}")[0] == 404
-        for body in (b"", b"[]", b"nothing", {"name": 1}, {"nom": "a"}):
+        for body in (b"", b"[]", b"nothing", {"name": 1}, {"nom": "a"}, {"name": "\ud800"}, b"[" * 9000):
             assert request(f"{address}/raters", body)[0] == 400
         assert request(f"{address}/raters", b"x" * 20_000)[0] == 413
         rater = json.loads(request(f"{address}/raters", {"name": "'); DROP TABLE trials; --" + "x" * 500})[1])["rater"]
@@ -231,6 +262,7 @@ def test_three_browsers_at_once_and_a_killed_server(study: Study, browser: Brows
 
     def step(number: int, page: Page) -> None:
         """Answers what is on the page: truly, except that the third always says real."""
+        page.wait_for_selector("#real:not([disabled])")
         content = page.request.get(page.evaluate("document.getElementById('picture').src")).body()
         with Image.open(io.BytesIO(content)) as image:
             kind = kind_of(np.asarray(image))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
@@ -28,6 +30,16 @@ def model_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]
     }
 
 
+def fingerprint(pipe: GLCICPipeline) -> str:
+    """What a model is and how it is run: a digest of its weights, its mean pixel, device and precision."""
+    digest = hashlib.sha256(repr((pipe.config.mean_pixel, pipe.device.type, str(pipe.dtype))).encode())
+    for name, values in sorted(pipe.network.state_dict().items()):
+        digest.update(
+            name.encode() + values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()[:16]
+
+
 def _mean_colour(mean_pixel: Sequence[float], image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
     return np.where(mask[..., None] > 0, to_uint8(np.array(mean_pixel, np.float32)), image)
 
@@ -44,6 +56,7 @@ def _biharmonic(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[An
 def _patchmatch(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
     from patchmatch import patch_match
 
+    patch_match.set_random_seed(0)
     filled = patch_match.inpaint(_blank(image, mask), mask * np.uint8(255), patch_size=3)
     return np.where(mask[..., None] > 0, filled, image)
 

@@ -14,6 +14,10 @@ SSIM_WINDOW = 7
 """Side in pixels of the windows that structural similarity looks at, scikit-image's default."""
 
 
+MAX_PSNR = 100.0
+"""In dB, what equal pictures have: their error's logarithm is infinite, and no mean could be taken."""
+
+
 class Metric(NamedTuple):
     """How a metric is shown, and what is best."""
 
@@ -24,7 +28,7 @@ class Metric(NamedTuple):
 
 
 METRICS = {
-    "psnr": Metric("PSNR, dB", 2, float("inf")),
+    "psnr": Metric("PSNR, dB", 2, MAX_PSNR),
     "ssim": Metric("SSIM", 3, 1),
     "texture": Metric("texture ratio", 2, 1),
     "l1": Metric("L1, %", 2, 0),
@@ -32,7 +36,7 @@ METRICS = {
     "lightness": Metric("ΔL*", 2, 0),
     "a": Metric("Δa*", 2, 0),
     "b": Metric("Δb*", 2, 0),
-    "psnr_whole": Metric("PSNR of the picture, dB", 2, float("inf")),
+    "psnr_whole": Metric("PSNR of the picture, dB", 2, MAX_PSNR),
     "ssim_whole": Metric("SSIM of the picture", 4, 1),
     "l1_whole": Metric("L1 of the picture, %", 3, 0),
 }
@@ -51,7 +55,7 @@ def hole_metrics(
 
     Returns:
         In the hole, whatever is outside it:
-            `psnr`: in dB, over the hole's pixels and channels (infinite where they are equal).
+            `psnr`: in dB, over the hole's pixels and channels (100 where they are equal).
             `ssim`: mean over the hole of scikit-image's structural similarity map (7×7 windows).
             `texture`: mean magnitude of the brightness gradient in the hole, completed over original (NaN if the
                 original has none).
@@ -92,7 +96,7 @@ def mean_of_defined(values: Iterable[float]) -> float:
 
 
 def _psnr(error: float) -> float:
-    return float("inf") if error == 0 else -10 * float(np.log10(error))
+    return MAX_PSNR if error == 0 else min(MAX_PSNR, -10 * float(np.log10(error)))
 
 
 def _similarity(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from glcic_hub.evaluation.metrics import SSIM_WINDOW
 from glcic_hub.folders import masks_by_name
 from glcic_hub.images import open_picture, to_uint8
 from glcic_hub.masks import Rectangle, open_mask, random_rectangle, random_strokes
+from glcic_hub.picture_files import READ_FORMATS
 from glcic_hub.training.photographs import Folder, Photograph
 
 HOLES = ("rectangles", "centre", "strokes")
@@ -134,5 +135,5 @@ def _whole(photograph: Photograph) -> NDArray[np.uint8]:
     if isinstance(content, str):
         with fsspec.open(content, "rb") as remote:
             content = remote.read()
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=READ_FORMATS) as image:
         return to_uint8(open_picture(image).whole())

@@ -41,10 +41,10 @@ class Estimate(NamedTuple):
 def estimate(values: list[float]) -> Estimate:
     """The mean of the values that are defined, with its percentile bootstrap interval; the same each time."""
     defined = [value for value in values if not math.isnan(value)]
-    if len(defined) < 2 or not np.isfinite(defined).all():
+    if len(defined) < 2:
         return Estimate(mean_of_defined(defined), math.nan, math.nan)
     interval = bootstrap(
-        (defined,), np.mean, n_resamples=RESAMPLES, method="percentile", random_state=0
+        (defined,), np.mean, n_resamples=RESAMPLES, batch=100, method="percentile", random_state=0
     ).confidence_interval
     return Estimate(float(np.mean(defined)), float(interval.low), float(interval.high))
 
@@ -67,8 +67,7 @@ def differences(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
         result[method] = {}
         for metric in METRICS:
             reference, own = evaluation.values(first, metric), evaluation.values(method, metric)
-            with np.errstate(invalid="ignore"):
-                result[method][metric] = estimate([own[index] - reference[index] for index in reference])
+            result[method][metric] = estimate([own[index] - reference[index] for index in reference])
     return result
 
 
@@ -89,9 +88,17 @@ def as_markdown(evaluation: Evaluation) -> str:
             f"Difference from {evaluation.methods[0]}, photograph by photograph:",
             _table(differences(evaluation), ("psnr", "ssim", "texture", "l1", "seam", "a", "b"), sign="+"),
         ]
+    text += [_left_out(evaluation)] if _left_out(evaluation) else []
     if evaluation.failures:
         text += ["Not measured:", "\n".join(f"- {_failure(failure)}" for failure in evaluation.failures)]
     return "\n\n".join(text) + "\n"
+
+
+def _left_out(evaluation: Evaluation) -> str:
+    """Which methods are not in the tables, in a sentence; empty if all are."""
+    failed = dict.fromkeys(failure["method"] for failure in evaluation.failures)
+    names = [name for name in failed if name and name not in evaluation.methods]
+    return f"Left out, for they failed on more than half: {', '.join(names)}." if names else ""
 
 
 def _failure(failure: dict[str, str]) -> str:

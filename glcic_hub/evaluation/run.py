@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -14,25 +15,23 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
 from glcic_hub.evaluation.methods import Method
-from glcic_hub.evaluation.metrics import hole_metrics
-from glcic_hub.evaluation.protocol import Case, Protocol, case_opener
+from glcic_hub.evaluation.metrics import METRICS, hole_metrics
+from glcic_hub.evaluation.protocol import HOLES, Case, Protocol, case_opener
 from glcic_hub.files import first_line, write_whole
 from glcic_hub.folders import join_processes
 from glcic_hub.images import to_uint8
+from glcic_hub.picture_files import find_pictures
 from glcic_hub.training.photographs import Folder, Photograph
 
 SETTINGS_FILE = "evaluation.json"
 PANEL_SIDE = 192
 """Pixels a side, at most, of the pictures that are kept for the report."""
-
-_ODD = {"psnr": math.inf, "psnr_whole": math.inf}
-"""What `null` stands for in JSON, which has no such numbers; for all other metrics NaN."""
 
 HOLE_COLOUR = (128, 128, 128)
 
@@ -44,7 +43,7 @@ class Evaluation:
     Attributes:
         protocol: What was measured on.
         photographs: How many there were.
-        methods: Names in the order of tables.
+        methods: Names in the order of tables, without those that failed on more than half of what others completed.
         records: One for each photograph that a method completed: `photograph` (name), `index`, `method`, `seconds`,
             and the metrics of `hole_metrics`.
         failures: One for each that it did not: `photograph`, `index`, `method` (empty if the photograph or its mask
@@ -61,7 +60,7 @@ class Evaluation:
         """A metric for each photograph's index, of those that all methods completed, so that means compare."""
         counts: dict[int, int] = {}
         for record in self.records:
-            counts[record["index"]] = counts.get(record["index"], 0) + 1
+            counts[record["index"]] = counts.get(record["index"], 0) + (record["method"] in self.methods)
         return {
             record["index"]: record[metric]
             for record in self.records
@@ -98,29 +97,28 @@ def evaluate(
     file: TextIO | None = None
     if output is not None:
         identity = _identity(photographs, methods, protocol, settings or {})
+        if isinstance(photographs, Folder) and output.resolve().is_relative_to(photographs.folder.resolve()):
+            raise ValueError(f"{output} is in the photographs' folder, and its pictures would be among them")
         if accelerator.is_main_process:
             _begin(output, identity)
             _drop_unfinished_lines(output)
         accelerator.wait_for_everyone()
-        done = _read_records(output)
+        # The main process's view counts for all: another's may have changed by what the first have measured.
+        (done,) = broadcast_object_list([_read_records(output)])
         (output / "pictures").mkdir(exist_ok=True)
-    have = {(record["index"], record["method"]) for record in done}
-    # A photograph that a method failed on is not tried again; one is done when the last method is.
-    left = [
-        index
-        for index in range(len(photographs))
-        if (index, "") not in have and any((index, name) not in have for name in methods)
-    ]
+    have = {(record["index"], record["method"]) for record in done if "error" not in record}
+    left = [index for index in range(len(photographs)) if any((index, name) not in have for name in methods)]
     try:
         if output is not None:
             file = (output / f"records-{accelerator.process_index}.jsonl").open("a", encoding="utf-8")
         own: list[dict[str, Any]] = []
         with accelerator.split_between_processes(left) as indexes:
             for index in tqdm(indexes, unit="photograph", disable=not accelerator.is_main_process):
-                name = _short_name(photographs, index)
                 for record in _measure(open_case, index, methods, output):
-                    own.append({"photograph": name, **record})
-                    if file is not None and (index, record["method"]) not in have:
+                    if (index, record["method"]) in have:  # another method failed on this photograph before
+                        continue
+                    own.append({"photograph": _short_name(photographs, index), **record})
+                    if file is not None:
                         file.write(json.dumps(_without_odd_numbers(own[-1])) + "\n")
                         file.flush()
     except OSError as error:
@@ -129,16 +127,30 @@ def evaluate(
         if file is not None:
             with suppress(OSError):  # of a full disk, which was told already
                 file.close()
-    found = {(record["index"], record["method"]): record for record in [*gather_object(own), *done]}
-    order = {name: place for place, name in enumerate(methods)}
-    records = sorted(found.values(), key=lambda record: (record["index"], order.get(record["method"], -1)))
+    everything = [*done, *gather_object(own)]
     accelerator.end_training()
-    good = tuple(record for record in records if "error" not in record)
-    failures = tuple(record for record in records if "error" in record)
+    order = {name: place for place, name in enumerate(methods)}
+
+    def latest(failed: bool) -> dict[tuple[int, str], dict[str, Any]]:
+        some = [record for record in everything if ("error" in record) == failed]
+        some.sort(key=lambda record: (record["index"], order.get(record["method"], -1)))
+        return {(record["index"], record["method"]): record for record in some}
+
+    measured = latest(failed=False)
+    good = tuple(measured.values())
+    tried_again = {index for index, _ in measured}
+    failures = tuple(
+        record
+        for (index, method), record in latest(failed=True).items()
+        if (index, method) not in measured and (method or index not in tried_again)
+    )
     if not good:
         reason = f"{failures[0]['photograph']}: {failures[0]['error']}" if failures else "there are none"
         raise ValueError(f"not one of {len(photographs)} photographs could be measured; the first, {reason}")
-    return Evaluation(protocol, len(photographs), tuple(methods), good, failures)
+    counts = {name: sum(record["method"] == name for record in good) for name in methods}
+    # Means are over what all methods completed; one that fails on most would leave nothing of them.
+    kept = tuple(name for name in methods if 2 * counts[name] >= max(counts.values()))
+    return Evaluation(protocol, len(photographs), kept, good, failures)
 
 
 def _measure(
@@ -147,7 +159,7 @@ def _measure(
     """The records of one photograph; its pictures are written before the last of them."""
     try:
         case: Case = open_case(index)
-    except (ValueError, OSError, MemoryError) as error:
+    except Exception as error:  # of Pillow's plugins, and of whatever a dataset is read by
         yield {"index": index, "method": "", "error": first_line(error)}
         return
     panels = [np.where(case.mask[..., None] > 0, np.array(HOLE_COLOUR, np.uint8), case.image)]
@@ -189,19 +201,27 @@ def _short_name(photographs: Sequence[Photograph], index: int) -> str:
 def _identity(
     photographs: Sequence[Photograph], methods: Mapping[str, Method], protocol: Protocol, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    digest = photographs.digest() if isinstance(photographs, Folder) else ""
     identity = {
         "protocol": asdict(protocol),
         "methods": list(methods),
+        "metrics": list(METRICS),
         "photographs": len(photographs),
-        "digest": digest,
+        "files": _digest(photographs.paths) if isinstance(photographs, Folder) else "",
+        "masks": _digest(find_pictures(Path(protocol.holes))) if protocol.holes not in HOLES else "",
         **settings,
     }
     as_read: dict[str, Any] = json.loads(json.dumps(identity))
     return as_read
 
 
+def _digest(paths: Sequence[Path]) -> str:
+    """Of names and sizes of files, to tell whether they are still the same."""
+    listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
+    return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
 def _without_odd_numbers(record: dict[str, Any]) -> dict[str, Any]:
+    """With null for NaN, which JSON does not have."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
     }
@@ -241,7 +261,7 @@ def _read_records(output: Path) -> list[dict[str, Any]]:
             try:
                 record = json.loads(line)
                 record["index"], record["method"]
-                record.update({key: _ODD.get(key, math.nan) for key, value in record.items() if value is None})
+                record.update({key: math.nan for key, value in record.items() if value is None})
             except (ValueError, TypeError, KeyError):
                 raise ValueError(f"{file} is broken; delete it to measure anew") from None
             records.append(record)

@@ -35,6 +35,12 @@ REAL = "real"
 ANSWERS = (REAL, "completed")
 MAX_NAME = 60
 
+LEAST_FOR_REMARK = 6
+"""Equal answers by which a rater stands out; by chance half the raters' first two are."""
+
+LEAST_TO_FOOL_NOBODY = 3
+"""Votes that a completed picture must have had."""
+
 SCHEMA = """
 CREATE TABLE settings (count INTEGER NOT NULL, description TEXT NOT NULL);
 CREATE TABLE pictures (
@@ -116,8 +122,9 @@ def prepare_study(
     """
     if not methods or count < 2:
         raise ValueError(f"a study takes a method and at least 2 pictures a rater, not {len(methods)} and {count}")
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists and is kept; give another folder")
+    if REAL in methods:
+        raise ValueError(f"a method cannot be called {REAL}, as the photographs are; rename the model's folder")
+    check_new(folder)
     open_case = case_opener(protocol, photographs)
     failures: list[str] = []
     rows: list[tuple[str, int, str, str]] = []
@@ -126,11 +133,17 @@ def prepare_study(
     try:
         (temporary / "pictures").mkdir()
         for index in tqdm(range(len(photographs)), unit="photograph"):
-            name = photographs[index].name
+            # SQLite takes no name that is not Unicode.
+            name = photographs[index].name.encode(errors="surrogateescape").decode(errors="replace")
             try:
                 case = open_case(index)
                 kinds = {REAL: case.image}
-                kinds.update({key: to_uint8(method(case.image, case.mask)) for key, method in methods.items()})
+                for key, method in methods.items():
+                    completed = to_uint8(method(case.image, case.mask))
+                    if completed.shape != case.image.shape:
+                        raise ValueError(f"{key} made a picture of another size")
+                    # A change outside the hole, as by a codec, would tell completed pictures from real ones.
+                    kinds[key] = np.where(case.mask[..., None] > 0, completed, case.image)
             except Exception as error:  # whatever a method of others raises
                 failures.append(f"{name}: {first_line(error)}")
                 continue
@@ -147,10 +160,22 @@ def prepare_study(
             database.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?)", rows)
         temporary.chmod(0o755)
         temporary.rename(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, (OSError, sqlite3.Error)):
+            raise OSError(f"cannot write {folder}: {first_line(error)}") from None
         raise
     return failures
+
+
+def check_new(folder: Path) -> None:
+    """Raises a FileExistsError if a study's folder is there already."""
+    if (folder / DATABASE_FILE).exists():
+        raise FileExistsError(
+            f"{folder} holds a study; leave --photographs away to go on with it, or give a new folder"
+        )
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists and is kept; give a new folder")
 
 
 class Study:
@@ -168,11 +193,18 @@ class Study:
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        """A connection; what is written is on the disk when it is closed, or not at all."""
-        with closing(sqlite3.connect(self.file, timeout=30)) as database:
-            database.execute("PRAGMA synchronous = FULL")
-            with database:
-                yield database
+        """A connection; what is written is on the disk when it is closed, or not at all.
+
+        Raises:
+            OSError: The file is no study's, or the disk is full.
+        """
+        try:
+            with closing(sqlite3.connect(self.file, timeout=30)) as database:
+                database.execute("PRAGMA synchronous = FULL")
+                with database:
+                    yield database
+        except sqlite3.Error as error:
+            raise OSError(f"cannot use {self.file}: {first_line(error)}") from None
 
     def add_rater(self, name: str) -> str:
         """Draws a rater's pictures: each photograph at most once, half real, the methods alike often, in random order.
@@ -200,12 +232,21 @@ class Study:
             completed = count // 2
             kinds = [REAL] * (count - completed) + [methods[place % len(methods)] for place in range(completed)]
             random.shuffle(kinds)
-            chosen = random.permutation(sorted({photograph for photograph, _ in pictures}))[:count]
-            database.execute("INSERT INTO raters VALUES (?, ?, ?)", (rater, name[:MAX_NAME], time.time()))
+            shown = dict(
+                database.execute(
+                    "SELECT photograph, count(*) FROM trials JOIN pictures ON token = picture GROUP BY photograph"
+                ).fetchall()
+            )
+            # Those that were seen least, so that votes gather on all alike; which of them, and their order, is random.
+            candidates = random.permutation(sorted({photograph for photograph, _ in pictures})).tolist()
+            chosen = sorted(candidates, key=lambda photograph: shown.get(photograph, 0))[:count]
+            random.shuffle(chosen)
+            printable = "".join(letter for letter in name if letter.isprintable()).strip()[:MAX_NAME]
+            database.execute("INSERT INTO raters VALUES (?, ?, ?)", (rater, printable, time.time()))
             database.executemany(
                 "INSERT INTO trials (rater, place, picture) VALUES (?, ?, ?)",
                 [
-                    (rater, place, pictures[int(photograph), kind])
+                    (rater, place, pictures[photograph, kind])
                     for place, (photograph, kind) in enumerate(zip(chosen, kinds, strict=True))
                 ],
             )
@@ -296,7 +337,7 @@ class RaterShares(NamedTuple):
     def remark(self) -> str:
         """What makes a rater's votes worthless."""
         called, votes = self.real.real + self.completed.real, self.real.votes + self.completed.votes
-        if votes >= 2 and called in (0, votes):
+        if votes >= LEAST_FOR_REMARK and called in (0, votes):
             return f"always said {ANSWERS[0] if called else ANSWERS[1]}"
         return ""
 
@@ -307,7 +348,10 @@ class Results(NamedTuple):
     kinds: dict[str, Share]
     raters: list[RaterShares]
     fooled_nobody: list[tuple[str, str, int]]
-    """Completed pictures that nobody called real: method, token, votes; most votes first."""
+    """Of the completed pictures with at least 3 votes those that nobody called real: method, token, votes; most votes
+    first."""
+    judged: int
+    """How many completed pictures have so many votes."""
 
 
 def results(study: Study) -> Results:
@@ -322,19 +366,21 @@ def results(study: Study) -> Results:
         own = [row for row in votes if row[0] == rater]
         real, completed = ([row for row in own if (row[2] == REAL) is is_real] for is_real in (True, False))
         raters.append(RaterShares(own[0][1] or "without a name", share(real), share(completed)))
-    fooled_nobody = []
-    for picture in dict.fromkeys(row[3] for row in votes if row[2] != REAL):
-        own = [row for row in votes if row[3] == picture]
-        if not share(own).real:
-            fooled_nobody.append((own[0][2], picture, len(own)))
+    of_picture: dict[str, list[tuple[str, ...]]] = {}
+    for row in votes:
+        if row[2] != REAL:
+            of_picture.setdefault(row[3], []).append(row)
+    judged = {picture: rows for picture, rows in of_picture.items() if len(rows) >= LEAST_TO_FOOL_NOBODY}
+    fooled_nobody = [(rows[0][2], picture, len(rows)) for picture, rows in judged.items() if not share(rows).real]
     fooled_nobody.sort(key=lambda row: -row[2])
     kinds = {kind: share([row for row in votes if row[2] == kind]) for kind in study.kinds()}
-    return Results(kinds, raters, fooled_nobody)
+    if len(kinds) > 2:
+        kinds["all completed"] = share([row for row in votes if row[2] != REAL])
+    return Results(kinds, raters, fooled_nobody, len(judged))
 
 
-def results_as_markdown(study: Study) -> str:
+def results_as_markdown(study: Study, found: Results) -> str:
     """The tables: called real, by kind of picture and by rater."""
-    found = results(study)
     lines = [
         f"Called real; {study.description()}. In brackets: Wilson's 95 % intervals, as if all votes were independent.",
         "",
@@ -344,48 +390,58 @@ def results_as_markdown(study: Study) -> str:
         "",
         "| rater | real ones called real | completed ones called real | |",
         "|---|---|---|---|",
-        *(f"| {row.name} | {row.real.show()} | {row.completed.show()} | {row.remark} |" for row in found.raters),
+        *(
+            f"| {row.name.replace('|', '/')} | {row.real.show()} | {row.completed.show()} | {row.remark} |"
+            for row in found.raters
+        ),
         "",
-        f"{len(found.fooled_nobody)} completed pictures fooled nobody.",
+        f"Of {found.judged} completed pictures with at least {LEAST_TO_FOOL_NOBODY} votes "
+        f"{len(found.fooled_nobody)} fooled nobody.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def write_results(study: Study) -> None:
+def write_results(study: Study, found: Results) -> None:
     """Writes `results.md` and `results.html`, with plot and the pictures that fooled nobody, into the study's folder.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
         OSError: A file cannot be written.
     """
-    found = results(study)
     environment = Environment(loader=PackageLoader("glcic_hub.evaluation", "."), autoescape=select_autoescape())
     page = environment.get_template("study_results.html").render(
         description=study.description(),
         kinds=[(kind, share.show()) for kind, share in found.kinds.items()],
         raters=[(row.name, row.real.show(), row.completed.show(), row.remark) for row in found.raters],
-        plot=Markup(_plot(found.kinds)),
+        plot=Markup(_plot(found)),
+        judged=found.judged,
+        least=LEAST_TO_FOOL_NOBODY,
         fooled_nobody=[
             (kind, votes, base64.b64encode(study.picture(token).read_bytes()).decode())
             for kind, token, votes in found.fooled_nobody
         ],
     )
-    text = results_as_markdown(study)
+    text = results_as_markdown(study, found)
     write_whole(study.folder / "results.html", lambda path: path.write_text(page, encoding="utf-8"))
     write_whole(study.folder / "results.md", lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def _plot(kinds: Mapping[str, Share]) -> str:
+def _plot(found: Results) -> str:
+    """Shares called real: of each kind of picture; of each rater's completed ones (dots) and real ones (rings)."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 0.8 + 0.35 * len(kinds)), layout="constrained")
+    rows: list[tuple[str, Share, Share | None]] = [(kind, share, None) for kind, share in found.kinds.items()]
+    rows += [(row.name, row.completed, row.real) for row in found.raters]
+    figure = Figure(figsize=(7, 0.8 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    for place, share in enumerate(reversed(list(kinds.values()))):
+    for place, (_, share, real) in enumerate(reversed(rows)):
         axes.plot(share.interval, [place, place], color="#333333", linewidth=1.5)
         axes.plot(share.value, place, "o", color="#d9480f", markersize=6)
-    axes.axvline(0.5, color="#c8c8c8", linewidth=1)
-    axes.set_yticks(range(len(kinds)), list(kinds)[::-1])
-    axes.set_xlim(0, 1)
+        if real is not None:
+            axes.plot(real.value, place, "o", color="#333333", markerfacecolor="none", markersize=8)
+    axes.axhline(len(found.raters) - 0.5, color="#c8c8c8", linewidth=1)
+    axes.set_yticks(range(len(rows)), [row[0].replace("$", r"\$") for row in rows][::-1])
+    axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("share called real")
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -416,15 +472,15 @@ def make_app(study: Study) -> Any:
         try:
             values = json.loads(body)
             found = [values[name] for name in names]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise HTTPException(400, f"the request is to have {' and '.join(names)}, as JSON") from None
-        if not all(isinstance(value, str) for value in found):
+        if not all(isinstance(value, str) and value.isprintable() for value in found):
             raise HTTPException(400, f"{' and '.join(names)} are to be text")
         return found
 
     async def begin(request: Request) -> Response:
         (name,) = await entries(request, "name")
-        return JSONResponse({"rater": await run_in_threadpool(study.add_rater, name.strip())})
+        return JSONResponse({"rater": await run_in_threadpool(study.add_rater, name)})
 
     def following(rater: str) -> Response:
         try:
@@ -455,12 +511,16 @@ def make_app(study: Study) -> Any:
         # No name and no date: nothing but the content tells pictures apart.
         return Response(content, media_type="image/png", headers={"Cache-Control": "no-store"})
 
+    def unavailable(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": first_line(error)}, 503)
+
     return Starlette(
+        exception_handlers={OSError: unavailable},
         routes=[
             Route("/", lambda _: HTMLResponse(page)),
             Route("/raters", begin, methods=["POST"]),
             Route("/raters/{rater}", show_next),
             Route("/raters/{rater}/votes", vote, methods=["POST"]),
             Route("/pictures/{token}", picture),
-        ]
+        ],
     )
