@@ -27,14 +27,29 @@ from glcic_hub import GLCICPipeline
 from glcic_hub.demo_files import MAX_PIXELS, PREVIEW_SIDE, complete_file, grown, make_preview, snap
 from glcic_hub.samples import load_sample
 from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo
+from tests.local_hub import LocalHub, serve_hub
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def hub() -> Iterator[LocalHub]:
+    """With a model, one that is too large, one that is none, and one that is private."""
+    folder = ROOT / "glcic_hub" / "pretrained"
+    files = {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    with serve_hub() as served:
+        served.add("user/model", files)
+        served.add("user/private", files, private=True)
+        served.add("user/large", {**files, "model.safetensors": bytes(70_000_000)})
+        served.add("user/broken", {**files, "config.json": b"{}"})
+        yield served
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, hub: LocalHub) -> Iterator[str]:
     """The demo as users start it; its address."""
     address = f"http://127.0.0.1:{(port := free_port())}"
     temporary = tmp_path_factory.mktemp("server")
-    environment = {**ENVIRONMENT, "GRADIO_SERVER_PORT": str(port), "TMPDIR": str(temporary), "HF_HUB_OFFLINE": "1"}
+    environment = {**ENVIRONMENT, "GRADIO_SERVER_PORT": str(port), "TMPDIR": str(temporary)}
+    environment |= {"HF_ENDPOINT": hub.address, "HF_HOME": str(temporary / "hf"), "HF_HUB_DISABLE_XET": "1"}
     with (
         (temporary / "log").open("w") as log,
         subprocess.Popen([sys.executable, "app.py"], env=environment, cwd=ROOT, stdout=log, stderr=log) as process,
@@ -286,7 +301,8 @@ def test_attacks(server: str, tmp_path: Path) -> None:
         assert str(ROOT) not in answer and "Traceback" not in answer
     Path(link["path"]).unlink()
     large = uploads(server, blue_photo(300, 300), square(300, 300, 5, 9))
-    assert "event: complete" in call(server, "complete", [*large, True, 10**9])
+    for grow in (10**9, None, -3):
+        assert "event: complete" in call(server, "complete", [*large, True, grow])
     assert ask(server, "/health")[0] == 200
 
 
@@ -322,7 +338,7 @@ def succeeded(answer: str) -> bool:
     return any(event["msg"] == "process_completed" and event["success"] for event in events)
 
 
-def test_what_the_page_would_not_send(server: str, tmp_path: Path) -> None:
+def test_what_the_page_would_not_send(server: str, hub: LocalHub, tmp_path: Path) -> None:
     good = upload(server, encode(blue_photo(30, 30)), "a.png")
     session = Session(server)
     assert succeeded(session.begin(good))
@@ -335,7 +351,12 @@ def test_what_the_page_would_not_send(server: str, tmp_path: Path) -> None:
     for name in ("../../etc", "/etc", "user/../x", "glcic_hub/pretrained"):
         answer = session.run(painted, None, name)
         assert "is not the name of a model on the Hub" in answer and not succeeded(answer)
-    assert "downloads are switched off" in (answer := session.run(painted, None, "user/nothing")), answer
+    for name in ("user/nothing", "user/private"):
+        assert f"There is no model {name} on the Hub that everybody may see." in session.run(painted, None, name)
+    assert "has 70 MB, and at most 64 are taken" in session.run(painted, None, "user/large")
+    assert not any("safetensors" in path and "large" in path for _, path in hub.requests)  # before it is downloaded
+    assert not succeeded(answer := session.run(painted, None, "user/broken")) and "Traceback" not in answer
+    assert succeeded(session.run(painted, None, "user/model"))
 
     secret = save(blue_photo(30, 30), tmp_path / "secret.png")
     for path in ({"path": str(secret)}, file_data(secret), {"path": str(secret), "url": str(secret)}):
