@@ -4,7 +4,7 @@ VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: demo sample card test lint format clean
+.PHONY: demo sample card test test-all lint format clean
 
 demo: $(VENV)/.installed-dev  ## start the demo
 	$(VENV)/bin/glcic demo
@@ -21,6 +21,9 @@ card: $(VENV)/.installed  ## make the packaged weights' model card and its pictu
 
 test: $(VENV)/.installed-dev  ## run the tests
 	$(VENV)/bin/python -m pytest
+
+test-all: $(VENV)/.installed-dev  ## run the tests, the slow ones, too
+	$(VENV)/bin/python -m pytest -m "slow or not slow"
 
 lint: $(VENV)/.installed-dev  ## check style and types
 	$(VENV)/bin/ruff format --check .

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +113,19 @@ def free_port() -> int:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
         return port
+
+
+def wait_for_answer(address: str, process: subprocess.Popen[Any], seconds: float = 60) -> bytes:
+    """What a server that was just started answers, as soon as it does."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(address) as answer:
+                content: bytes = answer.read()
+                return content
+        except OSError:
+            assert process.poll() is None and time.monotonic() < deadline, f"nothing at {address}"
+            time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from playwright.sync_api import Browser, Page
 from glcic_hub import GLCICPipeline
 from glcic_hub.demo_files import MAX_PIXELS, PREVIEW_SIDE, complete_file, grown, make_preview, snap
 from glcic_hub.samples import load_sample
-from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo
+from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo, wait_for_answer
 from tests.local_hub import LocalHub, serve_hub
 
 
@@ -54,14 +54,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, hub: LocalHub) -> Iterator[
         (temporary / "log").open("w") as log,
         subprocess.Popen([sys.executable, "app.py"], env=environment, cwd=ROOT, stdout=log, stderr=log) as process,
     ):
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{address}/health") as answer:
-                    assert json.load(answer)["status"] == "ok"
-                    break
-            except OSError:
-                time.sleep(0.2)
+        assert json.loads(wait_for_answer(f"{address}/health", process))["status"] == "ok"
         yield address
         process.send_signal(signal.SIGINT)
         process.wait(20)
@@ -583,7 +576,7 @@ def test_files_that_are_refused_with_a_toast(page: Page, tmp_path: Path) -> None
     page.wait_for_selector("text=and at most 64 are taken", timeout=20_000)
 
 
-@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize("scale", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_on_a_phone(browser: Browser, server: str, tmp_path: Path, scale: int) -> None:
     """390 pixels wide, by touch, on a screen of ordinary and of threefold density."""
     options: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
@@ -662,7 +655,7 @@ def test_cancel(page: Page, server: str, tmp_path: Path) -> None:
     """While others are served, a visitor goes away; nothing comes, and the page goes on working."""
     choose(page, save(blue_photo(400, 600), tmp_path / "photo.png"))
     stroke(page, (0.4, 0.3), (0.5, 0.6))
-    slow = uploads(server, blue_photo(1500, 1500), square(1500, 1500, 100, 1300))
+    slow = uploads(server, blue_photo(900, 900), square(900, 900, 50, 800))
     with ThreadPoolExecutor() as pool:
         others = [pool.submit(call, server, "complete", [*slow, True, 0]) for _ in range(3)]
         page.wait_for_timeout(500)
@@ -705,6 +698,7 @@ def test_a_file_that_is_too_large(page: Page, tmp_path: Path) -> None:
     assert page.locator("#complete").is_enabled()
 
 
+@pytest.mark.slow
 def test_more_requests_than_may_wait(server: str, tmp_path: Path) -> None:
     """Those over the bound are told so, the others are served."""
     slow = uploads(server, blue_photo(1500, 1500), square(1500, 1500, 100, 1300))

@@ -352,6 +352,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert "6 photographs" in whole.stdout and (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_killed_from_outside(tmp_path: Path) -> None:
     """By SIGKILL, by a real process; another goes on, and two processes give the same."""
     save_photographs(tmp_path / "photographs", 30)

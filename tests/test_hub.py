@@ -25,7 +25,7 @@ from glcic_hub import GLCICPipeline
 from glcic_hub.cli import main
 from glcic_hub.model_files import load_model
 from glcic_hub.pipeline import PRETRAINED
-from tests.conftest import ENVIRONMENT
+from tests.conftest import ENVIRONMENT, free_port, wait_for_answer
 from tests.hub_client import digests
 from tests.local_hub import TOKEN, LocalHub, serve_hub
 
@@ -389,9 +389,11 @@ def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
     for path, content in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
-    script = "import app, glcic_hub; print(type(app.demo).__name__, glcic_hub.__file__)"
-    ran = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ}, capture_output=True, text=True, timeout=100, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert ran.stdout.split() == ["Blocks", str(tmp_path / "glcic_hub" / "__init__.py")], ran.stderr
+    command = [sys.executable, "app.py", "--port", str(port := free_port())]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""}, cwd=tmp_path) as process:
+        try:
+            assert json.loads(wait_for_answer(f"http://127.0.0.1:{port}/health", process))["status"] == "ok"
+            # Loaded from the Space's own folder, and not from what is installed.
+            assert list((tmp_path / "glcic_hub" / "__pycache__").glob("demo.*.pyc"))
+        finally:
+            process.terminate()

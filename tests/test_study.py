@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -30,7 +29,7 @@ from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.protocol import Protocol
 from glcic_hub.evaluation.study import Share, Study, prepare_study, results, results_as_markdown, write_results
 from glcic_hub.training.photographs import open_photographs
-from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo
+from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo, wait_for_answer
 
 PROTOCOL = Protocol(size=64, hole_size=(20, 30))
 
@@ -209,13 +208,7 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def serve(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "glcic_hub", "study", str(folder), "--port", str(port)]
     with subprocess.Popen(command, env=ENVIRONMENT, cwd=ROOT) as process:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/").close()
-                break
-            except OSError:
-                time.sleep(0.1)
+        wait_for_answer(f"http://127.0.0.1:{port}/", process)
         try:
             yield process
         finally:

@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from glcic_hub import GLCICPipeline
+from glcic_hub.evaluation.metrics import METRICS
 from glcic_hub.model_files import load_discriminator
 from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.trainer import train
@@ -81,7 +82,7 @@ def test_what_a_run_leaves(trained: Path) -> None:
     log = read_log(trained)
     keys = {phase: {key for entry in log if entry["phase"] == phase for key in entry} for phase in (1, 2, 3)}
     losses = {"step", "phase", "images_per_s"}
-    figures = {"psnr", "ssim", "texture"}
+    figures = set(METRICS)
     assert keys[1] == losses | figures | {"mse"}
     assert keys[2] == losses | {"discriminator", "real", "fake"}  # the completion network stays as it is
     assert keys[3] == losses | figures | {"mse", "discriminator", "real", "fake", "adversarial", "alpha"}
