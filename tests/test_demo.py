@@ -608,6 +608,7 @@ def test_on_a_phone(browser: Browser, server: str, tmp_path: Path, scale: int) -
     context.close()
 
 
+@pytest.mark.slow
 def test_large_and_turned_photographs(page: Page, tmp_path: Path) -> None:
     """24 megapixels, then a phone's photograph on its side: size, orientation and all that was not painted stay."""
     large = save(np.kron(blue_photo(400, 600), np.ones((10, 10, 1), np.uint8)), tmp_path / "large.jpg", quality=90)
