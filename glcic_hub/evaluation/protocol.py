@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -18,7 +16,7 @@ from glcic_hub.folders import masks_by_name
 from glcic_hub.images import open_picture, to_uint8
 from glcic_hub.masks import Rectangle, open_mask, random_rectangle, random_strokes
 from glcic_hub.picture_files import READ_FORMATS
-from glcic_hub.training.photographs import Folder, Photograph
+from glcic_hub.training.photographs import Folder, Photograph, file_of
 
 HOLES = ("rectangles", "centre", "strokes")
 
@@ -85,7 +83,7 @@ def case_opener(protocol: Protocol, photographs: Sequence[Photograph]) -> Callab
     def open_case(index: int) -> Case:
         photograph = photographs[index]
         if mask_of is not None:
-            return _with_mask(_whole(photograph), mask_of(_inside(photographs, Path(photograph.name))))
+            return _with_mask(_whole(photograph), mask_of(Path(short_name(photographs, index))))
         size = protocol.size
         image = centre_crop(photograph, size)
         random = np.random.default_rng([protocol.seed, index])
@@ -100,9 +98,10 @@ def case_opener(protocol: Protocol, photographs: Sequence[Photograph]) -> Callab
     return open_case
 
 
-def _inside(photographs: Sequence[Photograph], name: Path) -> Path:
-    """A photograph's path in the folder in which it was found."""
-    return name.relative_to(photographs.folder) if isinstance(photographs, Folder) else name
+def short_name(photographs: Sequence[Photograph], index: int) -> str:
+    """A photograph's name; in a folder its path from there."""
+    name = photographs[index].name
+    return str(Path(name).relative_to(photographs.folder)) if isinstance(photographs, Folder) else name
 
 
 def _with_mask(image: NDArray[np.uint8], path: Path) -> Case:
@@ -131,9 +130,5 @@ def centre_crop(photograph: Photograph, size: int) -> NDArray[np.uint8]:
 def _whole(photograph: Photograph) -> NDArray[np.uint8]:
     if isinstance(photograph.file, Path):
         return to_uint8(open_picture(photograph.file).whole())
-    content = photograph.file
-    if isinstance(content, str):
-        with fsspec.open(content, "rb") as remote:
-            content = remote.read()
-    with Image.open(io.BytesIO(content), formats=READ_FORMATS) as image:
+    with Image.open(file_of(photograph), formats=READ_FORMATS) as image:
         return to_uint8(open_picture(image).whole())

@@ -156,7 +156,7 @@ def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
         ],
         plots=Markup(_plots(figures, values)),
         methods=list(evaluation.methods),
-        metrics=[(metric, METRICS[metric].label, _plain(METRICS[metric].best)) for metric in METRICS],
+        metrics=[(metric, METRICS[metric].label, METRICS[metric].best) for metric in METRICS],
         failures=[_failure(failure) for failure in evaluation.failures],
         pictures=pictures,
     )

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.metrics import METRICS, hole_metrics
-from glcic_hub.evaluation.protocol import HOLES, Case, Protocol, case_opener
+from glcic_hub.evaluation.protocol import HOLES, Case, Protocol, case_opener, short_name
 from glcic_hub.files import first_line, write_whole
 from glcic_hub.folders import join_processes
 from glcic_hub.images import to_uint8
@@ -117,7 +117,7 @@ def evaluate(
                 for record in _measure(open_case, index, methods, output):
                     if (index, record["method"]) in have:  # another method failed on this photograph before
                         continue
-                    own.append({"photograph": _short_name(photographs, index), **record})
+                    own.append({"photograph": short_name(photographs, index), **record})
                     if file is not None:
                         file.write(json.dumps(_without_odd_numbers(own[-1])) + "\n")
                         file.flush()
@@ -191,11 +191,6 @@ def _save_panels(panels: Sequence[NDArray[np.uint8]], path: Path) -> None:
     for place, panel in enumerate(panels):
         strip.paste(Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS), (place * size[0], 0))
     write_whole(path, lambda temporary: strip.save(temporary, quality=85))
-
-
-def _short_name(photographs: Sequence[Photograph], index: int) -> str:
-    name = photographs[index].name
-    return str(Path(name).relative_to(photographs.folder)) if isinstance(photographs, Folder) else name
 
 
 def _identity(

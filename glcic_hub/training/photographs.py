@@ -195,7 +195,7 @@ def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF and odd palettes, once a photograph and worker
-            with Image.open(_file_of(photograph)) as image:
+            with Image.open(file_of(photograph)) as image:
                 image.draft("RGB", (short_side, short_side))
                 if image.mode[0] in "IF":  # Pillow makes 16-bit and float pictures white or black
                     return Image.fromarray(to_uint8(open_picture(image).whole()))
@@ -204,7 +204,8 @@ def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
         raise UnreadableError(f"cannot read the photograph {photograph.name}: {first_line(error)}") from None
 
 
-def _file_of(photograph: Photograph) -> Path | io.BytesIO:
+def file_of(photograph: Photograph) -> Path | io.BytesIO:
+    """What Pillow can open: the file, or its content, fetched if it lies elsewhere."""
     if isinstance(photograph.file, Path):
         return photograph.file
     if isinstance(photograph.file, bytes):
