@@ -29,7 +29,6 @@ from glcic_hub.training.phases import (
     completion_step,
     discriminator_step,
     joint_step,
-    masks_of,
     patches_around,
     update_completion,
 )
@@ -42,9 +41,14 @@ Step = Callable[[Networks, list[Batch]], dict[str, Tensor]]
 def make_batch(size: int = 4, seed: int = 0) -> Batch:
     random = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    holes = torch.tensor([random_rectangle(random, 32, 32, (8, 16)) for _ in range(2 * size)])
+    rectangles = [random_rectangle(random, 32, 32, (8, 16)) for _ in range(2 * size)]
+    masks, holes = masks_of(rectangles[:size]), torch.tensor(rectangles)
     image = torch.rand(size, 3, 32, 32, generator=generator)
-    return Batch(image, masks_of(holes[:size], 32), holes[:size], holes[size:])
+    return Batch(image, masks, holes[:size], holes[size:])
+
+
+def masks_of(holes: list[Rectangle]) -> Tensor:
+    return torch.from_numpy(np.stack([hole.mask(32, 32) for hole in holes]))[:, None].float()
 
 
 def test_losses_against_numpy() -> None:
@@ -96,18 +100,16 @@ def test_losses_ignore_what_is_outside_the_hole() -> None:
     assert torch.equal(completed.grad != 0, mask.expand_as(completed) > 0)
 
 
-def test_masks_and_patches_against_slices() -> None:
+def test_patches_against_slices() -> None:
     """Each patch is centred on its own hole to half a pixel, or shifted inwards, and holds the whole hole."""
     random = np.random.default_rng(0)
     holes = [random_rectangle(random, 32, 32, (4, 16)) for _ in range(200)]
     holes += [Rectangle(0, 0, 4, 4), Rectangle(28, 28, 4, 4), Rectangle(16, 0, 16, 16)]
     image = torch.rand(len(holes), 3, 32, 32)
     tensor = torch.tensor(holes)
-    masks, patches = masks_of(tensor, 32), patches_around(image, tensor, 16)
-    seen = patches_around(masks, tensor, 16)
+    patches, seen = patches_around(image, tensor, 16), patches_around(masks_of(holes), tensor, 16)
     corners = set()
     for index, hole in enumerate(holes):
-        assert np.array_equal(masks[index, 0].numpy(), hole.mask(32, 32))
         assert seen[index].sum() == hole.height * hole.width
         top, left = (
             min(max(int(np.floor(begin + length / 2 - 8)), 0), 16)
@@ -209,6 +211,22 @@ def test_the_adversarial_term_reaches_the_completion_network() -> None:
         update_completion(networks, [batch], [made])
         moved.append(sum((p - before[name]).abs().sum().item() for name, p in networks.completion.named_parameters()))
     assert moved[0] == 0 < moved[1]
+
+
+def test_the_surroundings_count_as_the_recipe_says() -> None:
+    """Where the fill is right, what the network makes of the rest is all there is to learn; by default, nothing is."""
+    errors = []
+    for weight in (0.0, 1.0):
+        networks = make_networks(dataclasses.replace(SMALL, gradient_weight=0.0, surroundings_weight=weight),
+                                 adaptive=False)  # fmt: skip
+        batch = make_batch()
+        before = networks.completion(batch.image, batch.mask).detach()
+        batch = batch._replace(image=composite(batch.image, before, batch.mask))
+        completion_step(networks, [batch])
+        after = networks.completion(batch.image, batch.mask).detach()
+        errors.append([completion_loss(made, batch.image, 1 - batch.mask).item() for made in (before, after)])
+    assert errors[0][1] == errors[0][0]
+    assert errors[1][1] < errors[1][0]
 
 
 def test_the_discriminators_learn_to_tell_real_from_completed() -> None:

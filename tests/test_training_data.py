@@ -31,7 +31,7 @@ from glcic_hub.training.photographs import (
 from tests.conftest import ROOT
 from tests.training_parts import SMALL, make_photographs
 
-KEYS = ("image", "hole", "other_hole")
+KEYS = ("image", "mask", "hole", "other_hole")
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,7 @@ def test_samples_follow_the_recipe(photographs: Folder) -> None:
         sample = samples[number]
         assert sample["image"].shape == (32, 32, 3) and sample["image"].dtype == np.uint8
         assert sample["hole"] != sample["other_hole"]
+        assert np.array_equal(sample["mask"], sample["hole"].mask(32, 32))
         for hole in (sample["hole"], sample["other_hole"]):
             assert 8 <= hole.height <= 16 and 8 <= hole.width <= 16
             assert 0 <= hole.top <= 32 - hole.height and 0 <= hole.left <= 32 - hole.width
@@ -80,6 +81,17 @@ def test_samples_follow_the_recipe(photographs: Folder) -> None:
 def test_the_hole_in_the_centre(photographs: Folder) -> None:
     centred = dataclasses.replace(SMALL, hole_position="centre", hole_size=(16, 16))
     assert NumberedSamples(photographs, centred)[5]["hole"] == (8, 8, 16, 16)
+
+
+def test_a_share_of_the_holes_are_strokes(photographs: Folder) -> None:
+    """The local discriminator's patch is then centred on one of their pixels; nothing else changes without them."""
+    samples = NumberedSamples(photographs, dataclasses.replace(SMALL, strokes=0.5))
+    strokes = [sample for sample in map(samples.__getitem__, range(100)) if sample["hole"][2:] == (1, 1)]
+    assert 30 <= len(strokes) <= 70
+    for sample in strokes:
+        assert 0.05 <= sample["mask"].mean() <= 0.25
+        assert sample["mask"][sample["hole"].top, sample["hole"].left] == 1
+    assert len({sample["hole"] for sample in strokes}) > 20
 
 
 def test_every_photograph_is_seen_once_an_epoch(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from glcic_hub.masks import Rectangle, random_rectangle
+from glcic_hub.masks import Rectangle, random_rectangle, random_strokes
 from glcic_hub.training.photographs import Photograph, Stream, UnreadableError, open_rgb
 from glcic_hub.training.recipe import Recipe
 
@@ -31,28 +31,30 @@ class Sample(TypedDict):
     """What a worker makes of a photograph."""
 
     image: NDArray[np.uint8]  # (size, size, 3)
-    hole: Rectangle  # M_c, to be completed
-    other_hole: Rectangle  # M_d: where the local discriminator looks at the real picture
+    mask: NDArray[np.uint8]  # M_c, (size, size) of 0 and 1; 1 = to be completed
+    hole: Rectangle  # what the local discriminator's patch is centred on: M_c, or one pixel of its strokes
+    other_hole: Rectangle  # M_d: the same for the real picture
     unreadable: list[str]  # names of photographs that this one stands in for
 
 
 def make_sample(image: NDArray[np.uint8], recipe: Recipe, random: np.random.Generator) -> Sample:
     """Draws the two holes for a patch (algorithm 1, lines 3 and 7)."""
-    return {
-        "image": image,
-        "hole": draw_hole(recipe, random),
-        "other_hole": draw_hole(recipe, random),
-        "unreadable": [],
-    }
+    mask, hole = draw_hole(recipe, random)
+    _, other_hole = draw_hole(recipe, random)
+    return {"image": image, "mask": mask, "hole": hole, "other_hole": other_hole, "unreadable": []}
 
 
-def draw_hole(recipe: Recipe, random: np.random.Generator) -> Rectangle:
-    """Draws a hole as the recipe says."""
+def draw_hole(recipe: Recipe, random: np.random.Generator) -> tuple[NDArray[np.uint8], Rectangle]:
+    """Draws a hole as the recipe says: its (size, size) mask, and the rectangle or, of strokes, one of its pixels."""
     size = recipe.image_size
+    if recipe.strokes and random.random() < recipe.strokes:
+        mask = random_strokes(random, size, size)
+        top, left = random.choice(np.argwhere(mask))
+        return mask, Rectangle(int(top), int(left), 1, 1)
     hole = random_rectangle(random, size, size, recipe.hole_size)
-    if recipe.hole_position == "random":
-        return hole
-    return hole._replace(top=(size - hole.height) // 2, left=(size - hole.width) // 2)
+    if recipe.hole_position == "centre":
+        hole = hole._replace(top=(size - hole.height) // 2, left=(size - hole.width) // 2)
+    return hole.mask(size, size), hole
 
 
 def cut_patch(photograph: Photograph, recipe: Recipe, random: np.random.Generator) -> NDArray[np.uint8]:
@@ -175,9 +177,15 @@ class StreamedSamples(IterableDataset[Sample]):
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Stacks samples: `image` (B, 3, size, size) uint8, `hole` and `other_hole` (B, 4) int64, `unreadable` names."""
+    """Stacks samples.
+
+    Returns:
+        `image` (B, 3, size, size) uint8, `mask` (B, 1, size, size) uint8, `hole` and `other_hole` (B, 4) int64,
+        `unreadable` names.
+    """
     return {
         "image": torch.from_numpy(np.stack([sample["image"] for sample in samples])).permute(0, 3, 1, 2),
+        "mask": torch.from_numpy(np.stack([sample["mask"] for sample in samples]))[:, None],
         "hole": torch.tensor([sample["hole"] for sample in samples]),
         "other_hole": torch.tensor([sample["other_hole"] for sample in samples]),
         "unreadable": [name for sample in samples for name in sample["unreadable"]],

@@ -24,20 +24,18 @@ from glcic_hub.training.recipe import Recipe
 
 
 class Batch(NamedTuple):
-    """Photographs x with holes M_c, and with other holes M_d, of which only the place counts (algorithm 1)."""
+    """Photographs x with holes M_c, and the places of other holes M_d (algorithm 1)."""
 
     image: Tensor  # (B, 3, S, S) RGB in [0, 1]
     mask: Tensor  # (B, 1, S, S), 1 = hole
-    hole: Tensor  # (B, 4) int64: top, left, height, width of the hole
+    hole: Tensor  # (B, 4) int64: top, left, height, width of what local patches are centred on
     other_hole: Tensor  # (B, 4) int64
 
     @classmethod
     def from_loader(cls, loaded: dict[str, Any], device: torch.device) -> Batch:
         """Brings what `data.collate` made to the device."""
-        image, hole, other_hole = (
-            loaded[name].to(device, non_blocking=True) for name in ("image", "hole", "other_hole")
-        )
-        return cls(image.float() / 255, masks_of(hole, image.shape[-1]), hole, other_hole)
+        image, mask, hole, other_hole = (loaded[name].to(device, non_blocking=True) for name in cls._fields)
+        return cls(image.float() / 255, mask.float(), hole, other_hole)
 
     def split(self, count: int) -> list[Batch]:
         """Parts of equal size."""
@@ -45,19 +43,10 @@ class Batch(NamedTuple):
         return [Batch(*tensors) for tensors in zip(*chunks, strict=True)]
 
 
-def masks_of(hole: Tensor, size: int) -> Tensor:
-    """The (B, 1, size, size) masks of (B, 4) holes."""
-    places = torch.arange(size, device=hole.device)
-    top, left, height, width = hole[:, :, None].unbind(1)  # (B, 1) each
-    rows = (places >= top) & (places < top + height)
-    columns = (places >= left) & (places < left + width)
-    return (rows[:, None, :, None] & columns[:, None, None, :]).float()
-
-
 def patches_around(image: Tensor, hole: Tensor, size: int) -> Tensor:
     """Cuts what the local discriminator sees (sec. 3.3): a patch centred on each sample's hole.
 
-    Near the border the patch is shifted inwards; it contains the hole, which is not larger.
+    Near the border the patch is shifted inwards; it contains a rectangular hole, which is not larger.
 
     Args:
         image: (B, 3, H, W).
@@ -215,13 +204,21 @@ def update_completion(
 
 def _reconstruction(completed: Tensor, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Eq. 2, alone and with what else the recipe weighs."""
-    loss = completion_loss(completed, batch.image, batch.mask)
-    objective = loss
-    if recipe.tint_weight:
-        objective = objective + recipe.tint_weight * tint_loss(completed, batch.image, batch.mask)
+    loss, objective = _colour_losses(completed, batch.image, batch.mask, recipe)
     if recipe.gradient_weight:
         objective = objective + recipe.gradient_weight * gradient_loss(completed, batch.image, batch.mask)
+    if recipe.surroundings_weight:
+        _, surroundings = _colour_losses(completed, batch.image, 1 - batch.mask, recipe)
+        objective = objective + recipe.surroundings_weight * surroundings
     return loss, objective
+
+
+def _colour_losses(completed: Tensor, image: Tensor, mask: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Eq. 2, alone and with the tint's weight."""
+    loss = completion_loss(completed, image, mask)
+    if not recipe.tint_weight:
+        return loss, loss
+    return loss, loss + recipe.tint_weight * tint_loss(completed, image, mask)
 
 
 def _balanced_alpha(

@@ -41,6 +41,7 @@ class Recipe:
     )
     hole_size: tuple[int, int] = _entry((96, 128), "range of the hole's height and width in pixels, drawn separately")
     hole_position: Literal["random", "centre"] = _entry("random", "where the hole is")
+    strokes: float = _entry(0.0, "share of the holes that are free-form strokes, anywhere, and no rectangle")
     flip: bool = _entry(False, "mirror half of the patches left to right")
     batch_size: int = _entry(96, "pictures in one step, over all processes")
     completion_steps: int = _entry(90_000, "T_C, steps of phase 1: the completion network alone")
@@ -69,6 +70,9 @@ class Recipe:
     )
     tint_weight: float = _entry(0.0, "weight of the error of colour differences, added to eq. 2")
     gradient_weight: float = _entry(0.0, "weight of the error of differences between neighbours, added to eq. 2")
+    surroundings_weight: float = _entry(
+        0.0, "weight of the errors of colour outside the hole, where the network sees the original, added to eq. 2"
+    )
     seed: int = _entry(0, "decides initial weights, order of the photographs, patches and holes")
 
     def __post_init__(self) -> None:
@@ -88,9 +92,11 @@ class Recipe:
         for name in ("learning_rate", "joint_learning_rate", "discriminator_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"recipe: {name} must be above 0 and finite, not {getattr(self, name)}")
-        for name in ("alpha", "tint_weight", "gradient_weight"):
+        for name in ("alpha", "tint_weight", "gradient_weight", "surroundings_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"recipe: {name} must be at least 0 and finite, not {getattr(self, name)}")
+        if not 0 <= self.strokes <= 1:
+            raise ValueError(f"recipe: strokes must be a share in [0, 1], not {self.strokes}")
         if not self.image_size <= self.resize[0] <= self.resize[1]:
             raise ValueError(
                 f"recipe: resize {list(self.resize)} must be a range from image_size {self.image_size} up"

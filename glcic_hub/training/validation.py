@@ -40,8 +40,8 @@ def make_examples(photographs: Sequence[Photograph] | Stream, recipe: Recipe) ->
             image = ImageOps.fit(open_rgb(photograph, size), (size, size), Image.Resampling.BICUBIC)
         except UnreadableError:
             continue
-        hole = draw_hole(recipe, np.random.default_rng(index))
-        examples.append(Example(np.asarray(image), hole.mask(size, size)))
+        mask, _ = draw_hole(recipe, np.random.default_rng(index))
+        examples.append(Example(np.asarray(image), mask))
     return examples
 
 
