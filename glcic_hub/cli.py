@@ -317,7 +317,8 @@ def _add_methods(parser: argparse.ArgumentParser, baselines: Sequence[str]) -> N
         metavar="KIND|FOLDER",
         help=f"{', '.join(HOLES)}, or a folder of masks of the same names (default: rectangles)",
     )
-    parser.add_argument("--size", type=int, default=256, metavar="N", help="side of the centre crops (default: 256)")
+    parser.add_argument("--size", type=int, default=256, metavar="N", help="side of the centre squares (default: 256)")
+    parser.add_argument("--fit", action="store_true", help="scale photographs to that size instead of cropping them")
     parser.add_argument(
         "--hole-size", type=int, nargs=2, default=(96, 128), metavar=("MIN", "MAX"), help="default: 96 128"
     )
@@ -326,7 +327,7 @@ def _add_methods(parser: argparse.ArgumentParser, baselines: Sequence[str]) -> N
 
 
 def _protocol(options: argparse.Namespace) -> Protocol:
-    return Protocol(options.holes, options.size, tuple(options.hole_size), options.seed)
+    return Protocol(options.holes, options.size, options.fit, tuple(options.hole_size), options.seed)
 
 
 def _models(options: argparse.Namespace) -> dict[str, GLCICPipeline]:

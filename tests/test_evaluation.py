@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,7 @@ from glcic_hub import GLCICPipeline
 from glcic_hub.cli import main
 from glcic_hub.evaluation.methods import ALL_BASELINES, Method, fingerprint, make_methods, model_names
 from glcic_hub.evaluation.metrics import METRICS, hole_metrics
-from glcic_hub.evaluation.protocol import Protocol, case_opener, centre_crop
+from glcic_hub.evaluation.protocol import Protocol, case_opener, centre_square
 from glcic_hub.evaluation.report import as_markdown, differences, estimate, means, write_report
 from glcic_hub.evaluation.run import evaluate
 from glcic_hub.masks import random_strokes
@@ -111,15 +112,25 @@ def test_names_of_models(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(70, 90), (64, 64), (40, 100)])
-def test_centre_crop(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_centre_square(tmp_path: Path, size: tuple[int, int]) -> None:
     photo = make_photo(*size)
     Image.fromarray(photo).save(tmp_path / "photo.png")
-    crop = centre_crop(Photograph("photo", tmp_path / "photo.png"), 64)
-    assert np.array_equal(crop, centre_crop(Photograph("photo", (tmp_path / "photo.png").read_bytes()), 64))
+    crop = centre_square(Photograph("photo", tmp_path / "photo.png"), 64)
+    assert np.array_equal(crop, centre_square(Photograph("photo", (tmp_path / "photo.png").read_bytes()), 64))
     assert crop.shape == (64, 64, 3)
     if min(size) >= 64:
         top, left = (size[0] - 64) // 2, (size[1] - 64) // 2
         assert np.array_equal(crop, photo[top : top + 64, left : left + 64])
+
+
+def test_squares_that_fit_show_the_whole_short_side(tmp_path: Path) -> None:
+    smooth = cv2.GaussianBlur(make_photo(64, 64), (0, 0), 4)
+    wide = np.pad(smooth.repeat(3, axis=0).repeat(3, axis=1), ((0, 0), (30, 30), (0, 0)))
+    Image.fromarray(wide).save(tmp_path / "photo.png")
+    fitted = centre_square(Photograph("photo", tmp_path / "photo.png"), 64, fit=True)
+    assert np.abs(fitted.astype(float) - smooth).mean() < 1
+    case = case_opener(Protocol("centre", 64, fit=True), open_photographs(tmp_path))(0)
+    assert np.array_equal(case.image, fitted)
 
 
 def test_holes(tmp_path: Path) -> None:
@@ -137,8 +148,8 @@ def test_holes(tmp_path: Path) -> None:
     strokes = masks(Protocol("strokes", size=64))
     assert all(0.05 <= mask.mean() <= 0.25 for mask in strokes) and not np.array_equal(strokes[0], strokes[1])
     for holes in ("rectangles", "strokes"):
-        again, other = (masks(Protocol(holes, 64, (20, 30), seed)) for seed in (0, 1))
-        assert all(map(np.array_equal, again, masks(Protocol(holes, 64, (20, 30)))))
+        again, other = (masks(Protocol(holes, 64, hole_size=(20, 30), seed=seed)) for seed in (0, 1))
+        assert all(map(np.array_equal, again, masks(Protocol(holes, 64, hole_size=(20, 30)))))
         assert not all(map(np.array_equal, again, other))
 
 
@@ -184,7 +195,7 @@ def test_evaluate(tmp_path: Path, pipe: GLCICPipeline) -> None:
     assert figures["Telea"]["psnr"].mean > figures["mean colour"]["psnr"].mean  # the photographs are ramps
     again = evaluate(photographs, methods, SMALL)
     assert without_times(evaluation.records) == without_times(again.records)
-    crop = centre_crop(photographs[1], 64)
+    crop = centre_square(photographs[1], 64)
     mask = case_opener(SMALL, photographs)(1).mask
     expected = hole_metrics(crop, pipe(crop, mask), mask)
     assert evaluation.values("glcic", "psnr")[1] == expected["psnr"]

@@ -39,7 +39,9 @@ class Protocol:
         holes: `rectangles`: one in each photograph, as in the paper's training (sec. 3.4); `centre`: a square of half
             the side in the middle (fig. 5); `strokes`: free-form ones; or a folder of masks, of the photographs' names
             and sizes.
-        size: Side in pixels of the centre crops that are completed; with masks of a folder they are taken whole.
+        size: Side in pixels of the squares that are completed, of the photographs' centres; with masks of a folder
+            they are taken whole.
+        fit: Scale photographs to have such a short side, instead of cutting the square at their own resolution.
         hole_size: Range in pixels of the sides of rectangles, both included.
         seed: Decides the holes; each photograph's depends on its place among the photographs alone.
 
@@ -50,6 +52,7 @@ class Protocol:
 
     holes: str = "rectangles"
     size: int = 256
+    fit: bool = False
     hole_size: tuple[int, int] = (96, 128)
     seed: int = 0
 
@@ -73,7 +76,8 @@ class Protocol:
             "centre": f"a square of {self.size // 2} pixels in the middle",
             "strokes": "free-form strokes",
         }[self.holes]
-        return f"centre crops of {self.size}×{self.size} pixels, {hole}, seed {self.seed}"
+        square = "centre squares scaled to" if self.fit else "centre crops of"
+        return f"{square} {self.size}×{self.size} pixels, {hole}, seed {self.seed}"
 
 
 def case_opener(protocol: Protocol, photographs: Sequence[Photograph]) -> Callable[[int], Case]:
@@ -85,7 +89,7 @@ def case_opener(protocol: Protocol, photographs: Sequence[Photograph]) -> Callab
         if mask_of is not None:
             return _with_mask(_whole(photograph), mask_of(Path(short_name(photographs, index))))
         size = protocol.size
-        image = centre_crop(photograph, size)
+        image = centre_square(photograph, size, fit=protocol.fit)
         random = np.random.default_rng([protocol.seed, index])
         if protocol.holes == "strokes":
             return Case(image, random_strokes(random, size, size))
@@ -114,14 +118,14 @@ def _with_mask(image: NDArray[np.uint8], path: Path) -> Case:
     return Case(image, mask)
 
 
-def centre_crop(photograph: Photograph, size: int) -> NDArray[np.uint8]:
-    """The centre (size, size, 3) of a photograph at its own resolution; smaller ones are enlarged to it.
+def centre_square(photograph: Photograph, size: int, *, fit: bool = False) -> NDArray[np.uint8]:
+    """The centre (size, size, 3) of a photograph at its own resolution, or scaled; smaller ones are enlarged.
 
     Raises:
         ValueError: It cannot be read.
     """
     image = Image.fromarray(_whole(photograph))
-    if min(image.size) < size:
+    if fit or min(image.size) < size:
         return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
     left, top = ((side - size) // 2 for side in image.size)
     return np.asarray(image.crop((left, top, left + size, top + size)))
