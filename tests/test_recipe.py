@@ -8,6 +8,7 @@ import pytest
 
 from glcic_hub.training.loop import learning_rate_at
 from glcic_hub.training.recipe import Recipe, recipe_names
+from tests.conftest import ROOT
 from tests.training_parts import SMALL
 
 
@@ -39,6 +40,15 @@ def test_every_recipe_is_saved_as_it_was(tmp_path: Path, name: str) -> None:
     recipe.save(tmp_path / "recipe.yaml")
     assert Recipe.load(str(tmp_path / "recipe.yaml")) == recipe
     assert recipe.seed == 7
+
+
+def test_recipes_of_the_experiments() -> None:
+    """They can be read; and the two of fig. 5 differ in the hole alone."""
+    experiments = {path.stem: Recipe.load(str(path)) for path in (ROOT / "docs/experiments").glob("*.yaml")}
+    assert experiments.keys() == {"ablation", "anywhere", "centre", "house-fronts", "training-data"}
+    centre: Any = {"hole_size": (64, 64), "hole_position": "centre"}
+    assert experiments["centre"] == dataclasses.replace(experiments["anywhere"], **centre)
+    assert all(recipe.width == 32 and recipe.image_size == 128 for recipe in experiments.values())
 
 
 def test_phases() -> None:

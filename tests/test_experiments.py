@@ -1,0 +1,57 @@
+"""The scripts of docs/experiments, as their pages call them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import ROOT, make_photo
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    for index in range(3):
+        Image.fromarray(make_photo(256, 300, seed=index)).save(folder / f"{index}.png")
+    return folder
+
+
+def run(script: str, *arguments: str | Path) -> str:
+    command = [sys.executable, ROOT / "docs/experiments" / script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def cells(table: str) -> dict[str, list[str]]:
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("|")]
+    return {name: values for name, *values in rows if not name.startswith("-")}
+
+
+def test_context(photographs: Path) -> None:
+    """Telea's method sees the rim of the hole, whatever is farther away; the network sees more."""
+    table = cells(run("context.py", photographs, "--every", "1"))
+    heads, *rows = table.values()
+    assert len(rows) == 4
+    by_method = {name: [row[place] for row in rows] for place, name in enumerate(heads)}
+    assert len(set(by_method["Telea"])) == 1
+    assert len(set(by_method["glcic"])) > 1
+
+
+def test_limits(photographs: Path) -> None:
+    table = cells(run("limits.py", photographs, "--every", "2"))
+    assert len(table) == 10 and len(set(map(str, table.values()))) == 10
+    assert all(len(row) == 4 for row in table.values())
+
+
+@pytest.mark.parametrize(("flags", "columns"), [([], 4), (["--plain", "--removal", "--baselines", "Telea"], 4)])
+def test_grid(tmp_path: Path, flags: list[str], columns: int) -> None:
+    run("grid.py", "-o", tmp_path / "grid.png", "--size", "64", *flags)
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.width == columns * 64 + (columns - 1) * 8
