@@ -1,6 +1,6 @@
 """A 512x512 hole in the middle of photographs enlarged to 1024x1024: coarse to fine, as it is, and Telea.
 
-python benchmarks/large_holes.py PHOTOGRAPHS [--every 6] [--count 40]
+python benchmarks/large_holes.py PHOTOGRAPHS [--model FOLDER] [--every 6] [--count 40]
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", type=Path, metavar="FOLDER")
+    parser.add_argument("--model", metavar="FOLDER", help="default: the package's")
     parser.add_argument("--every", type=int, default=6, metavar="N", help="take every Nth photograph (default: 6)")
     parser.add_argument("--count", type=int, default=40, metavar="N", help="photographs at most (default: 40)")
     options = parser.parse_args()
-    pipe = GLCICPipeline.from_pretrained()
+    pipe = GLCICPipeline.from_pretrained(options.model)
     methods: dict[str, Method] = {
         **model_methods(pipe, "coarse to fine"),
         "direct": lambda image, mask: pipe(image, mask, large_holes="direct"),

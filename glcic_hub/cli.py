@@ -327,7 +327,7 @@ def _add_methods(parser: argparse.ArgumentParser, baselines: Sequence[str]) -> N
 
 
 def _protocol(options: argparse.Namespace) -> Protocol:
-    return Protocol(options.holes, options.size, options.fit, tuple(options.hole_size), options.seed)
+    return Protocol(options.holes, options.size, tuple(options.hole_size), options.seed, options.fit)
 
 
 def _models(options: argparse.Namespace) -> dict[str, GLCICPipeline]:

@@ -131,6 +131,8 @@ def test_squares_that_fit_show_the_whole_short_side(tmp_path: Path) -> None:
     assert np.abs(fitted.astype(float) - smooth).mean() < 1
     case = case_opener(Protocol("centre", 64, fit=True), open_photographs(tmp_path))(0)
     assert np.array_equal(case.image, fitted)
+    with pytest.raises(ValueError, match="are taken whole and cannot be fitted"):
+        Protocol(str(tmp_path), fit=True)
 
 
 def test_holes(tmp_path: Path) -> None:

@@ -202,8 +202,8 @@ def test_the_adversarial_term_reaches_the_completion_network() -> None:
     """Without eq. 2, what is left moves the fill; and with alpha 0 nothing does."""
     moved = []
     for alpha in (0.0, 1.0):
-        networks = make_networks(dataclasses.replace(SMALL, alpha=alpha, tint_weight=0.0, gradient_weight=0.0),
-                                 adaptive=False)  # fmt: skip
+        alone = dataclasses.replace(SMALL, alpha=alpha, tint_weight=0.0, gradient_weight=0.0, surroundings_weight=0.0)
+        networks = make_networks(alone, adaptive=False)
         batch = make_batch()
         made = networks.completion(batch.image, batch.mask)
         batch = batch._replace(image=composite(batch.image, made.detach(), batch.mask))  # eq. 2 is 0

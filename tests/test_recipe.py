@@ -87,6 +87,7 @@ def test_differences_are_named() -> None:
         ("alpha: -1", "alpha must be at least 0"),
         ("gradient_weight: -1", "gradient_weight must be at least 0"),
         ("surroundings_weight: -1", "surroundings_weight must be at least 0"),
+        ("{strokes: 0.5, hole_position: centre}", "strokes 0.5 are anywhere, and hole_position is centre"),
         ("strokes: 1.5", "strokes must be a share in .0, 1., not 1.5"),
         ("balance_steps: -1", "balance_steps must be at least 0"),
         ("total_steps: 99999", "total_steps 99999 is less than completion_steps 90000 and discriminator_steps 10000"),

@@ -64,7 +64,7 @@ def levels_of(batch: dict[str, Any]) -> list[int]:
 
 
 def test_samples_follow_the_recipe(photographs: Folder) -> None:
-    samples = NumberedSamples(photographs, SMALL)
+    samples = NumberedSamples(photographs, dataclasses.replace(SMALL, strokes=0.0))
     sizes = set()
     for number in range(24):
         sample = samples[number]
@@ -79,12 +79,12 @@ def test_samples_follow_the_recipe(photographs: Folder) -> None:
 
 
 def test_the_hole_in_the_centre(photographs: Folder) -> None:
-    centred = dataclasses.replace(SMALL, hole_position="centre", hole_size=(16, 16))
+    centred = dataclasses.replace(SMALL, hole_position="centre", hole_size=(16, 16), strokes=0.0)
     assert NumberedSamples(photographs, centred)[5]["hole"] == (8, 8, 16, 16)
 
 
 def test_a_share_of_the_holes_are_strokes(photographs: Folder) -> None:
-    """The local discriminator's patch is then centred on one of their pixels; nothing else changes without them."""
+    """The local discriminator's patch is then centred on one of their pixels."""
     samples = NumberedSamples(photographs, dataclasses.replace(SMALL, strokes=0.5))
     strokes = [sample for sample in map(samples.__getitem__, range(100)) if sample["hole"][2:] == (1, 1)]
     assert 30 <= len(strokes) <= 70

@@ -20,6 +20,7 @@ SMALL = Recipe(
     patch_size=16,
     resize=(32, 40),
     hole_size=(8, 16),
+    strokes=0.25,
     flip=True,
     batch_size=4,
     completion_steps=4,
@@ -33,6 +34,7 @@ SMALL = Recipe(
     initialisation="spreading",
     tint_weight=6.0,
     gradient_weight=10.0,
+    surroundings_weight=0.2,
 )
 
 

@@ -1,4 +1,4 @@
-"""How far around the hole a method looks (table 1: semantics): what is farther away becomes another photograph's.
+"""How far around the hole a method looks (table 1): what is farther away becomes another photograph's.
 
 python docs/experiments/context.py PHOTOGRAPHS [--model FOLDER] [--every 4]
 """
@@ -6,23 +6,19 @@ python docs/experiments/context.py PHOTOGRAPHS [--model FOLDER] [--every 4]
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.evaluation.methods import Method, make_methods
-from glcic_hub.evaluation.protocol import Protocol, centre_square
-from glcic_hub.evaluation.report import means
-from glcic_hub.evaluation.run import evaluate
+from glcic_hub.evaluation.methods import make_methods
+from glcic_hub.evaluation.metrics import hole_metrics
+from glcic_hub.evaluation.protocol import Protocol, case_opener
+from glcic_hub.images import to_uint8
 from glcic_hub.training.photographs import Photograph, open_photographs
 
-KNOWN = (4, 16, 32, 64)
-"""Pixels around the hole that stay; the last is all there is."""
+KEPT = (4, 16, 32, 48)
+"""Pixels around the hole that stay."""
 
 
 def main() -> None:
@@ -34,29 +30,26 @@ def main() -> None:
     options = parser.parse_args()
     methods = make_methods({"glcic": GLCICPipeline.from_pretrained(options.model)}, ["Telea", "PatchMatch"])
     photographs: list[Photograph] = list(open_photographs(options.photographs))[:: options.every]
-    protocol = Protocol("centre", size=256)
-    stranger = centre_square(photographs[0], protocol.size)
-    variants: dict[str, Callable[[Method], Method]] = {
-        **{f"{known} pixels": partial(among_strangers, stranger, known) for known in KNOWN[:-1]},
-        f"all ({KNOWN[-1]} pixels)": lambda method: method,
-    }
-    print(f"{len(photographs) - 1} photographs; PSNR in the hole, dB.\n")
+    open_case = case_opener(Protocol("centre"), photographs)
+    cases = [open_case(index) for index in range(len(photographs))]
+    changes: dict[tuple[str, int], list[float]] = {}
+    for index, (image, mask) in enumerate(cases):
+        stranger = cases[index - 1].image
+        for name, method in methods.items():
+            fill = to_uint8(method(image, mask))
+            for kept in KEPT:
+                near = cv2.dilate(mask, np.ones((2 * kept + 1, 2 * kept + 1), np.uint8))
+                among_strangers = np.where(near[..., None] > 0, image, stranger)
+                other = to_uint8(method(among_strangers, mask))
+                changes.setdefault((name, kept), []).append(hole_metrics(fill, other, mask)["l1"])
+    print(
+        f"{len(cases)} photographs of 256×256 pixels, hole of 128×128 in the middle; mean change of the fill in %.\n"
+    )
     print("| what stays around the hole | " + " | ".join(methods) + " |")
     print("|---" * (1 + len(methods)) + "|")
-    for name, variant in variants.items():
-        tested = {label: variant(method) for label, method in methods.items()}
-        figures = means(evaluate(photographs[1:], tested, protocol))
-        print("| " + " | ".join([name, *(f"{row['psnr'].mean:.2f}" for row in figures.values())]) + " |", flush=True)
-
-
-def among_strangers(stranger: NDArray[np.uint8], known: int, method: Method) -> Method:
-    """The method, given a picture of which only so many pixels around the hole are left."""
-
-    def complete(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
-        near = cv2.dilate(mask, np.ones((2 * known + 1, 2 * known + 1), np.uint8))
-        return method(np.where(near[..., None] > 0, image, stranger), mask)
-
-    return complete
+    for kept in KEPT:
+        cells = [f"{np.mean(changes[name, kept]):.2f}" for name in methods]
+        print("| " + " | ".join([f"{kept} pixels", *cells]) + " |")
 
 
 if __name__ == "__main__":

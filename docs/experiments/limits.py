@@ -1,6 +1,6 @@
 """How completion gets worse with the size of the hole and at the picture's border (sec. 4.8, fig. 13 and 15).
 
-python docs/experiments/limits.py PHOTOGRAPHS [--model FOLDER] [--every 4]
+python docs/experiments/limits.py PHOTOGRAPHS [--model FOLDER] [--every 8]
 """
 
 from __future__ import annotations
@@ -8,7 +8,10 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub import GLCICPipeline
@@ -20,12 +23,21 @@ from glcic_hub.masks import Rectangle
 from glcic_hub.training.photographs import open_photographs
 
 SIZE = 256
-HOLES = {
-    **{f"{side}×{side} in the middle": Rectangle((SIZE - side) // 2, (SIZE - side) // 2, side, side)
-       for side in (16, 32, 64, 96, 128, 160, 192)},
-    "96×96 at an edge": Rectangle((SIZE - 96) // 2, 0, 96, 96),
-    "96×96 in a corner": Rectangle(0, 0, 96, 96),
-}  # fmt: skip
+
+
+class Place(NamedTuple):
+    """A square hole in the middle, and how many rows and columns of the picture are cut off above and left of it."""
+
+    side: int
+    cut_rows: int = 0
+    cut_columns: int = 0
+
+
+PLACES = {
+    **{f"{side}×{side} in the middle": Place(side) for side in (16, 32, 64, 96, 128, 160, 192)},
+    "the 96×96 hole where the picture ends left of it": Place(96, 0, 80),
+    "the 96×96 hole where it ends left and above": Place(96, 80, 80),
+}
 
 
 def main() -> None:
@@ -33,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photographs", metavar="FOLDER")
     parser.add_argument("--model", metavar="FOLDER", help="default: the package's")
-    parser.add_argument("--every", type=int, default=4, metavar="N", help="take every Nth photograph (default: 4)")
+    parser.add_argument("--every", type=int, default=8, metavar="N", help="take every Nth photograph (default: 8)")
     options = parser.parse_args()
     methods = make_methods({"glcic": GLCICPipeline.from_pretrained(options.model)}, ["Telea", "PatchMatch"])
     photographs = open_photographs(options.photographs)
@@ -41,20 +53,25 @@ def main() -> None:
     print(f"{len(chosen)} photographs; PSNR in dB and SSIM in the hole.\n")
     print("| hole | " + " | ".join(methods) + " |")
     print("|---" * (1 + len(methods)) + "|")
-    with tempfile.TemporaryDirectory() as folder:
-        pictures, masks = Path(folder, "photographs"), Path(folder, "masks")
-        pictures.mkdir()
-        masks.mkdir()
-        for index in chosen:
-            Image.fromarray(centre_square(photographs[index], SIZE)).save(pictures / f"{index}.png")
-        for name, hole in HOLES.items():
-            mask = Image.fromarray(255 * hole.mask(SIZE, SIZE))
+    for name, place in PLACES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            pictures, masks = Path(folder, "photographs"), Path(folder, "masks")
+            pictures.mkdir()
+            masks.mkdir()
             for index in chosen:
-                mask.save(masks / f"{index}.png")
+                left_over = centre_square(photographs[index], SIZE)[place.cut_rows :, place.cut_columns :]
+                Image.fromarray(left_over).save(pictures / f"{index}.png")
+                Image.fromarray(255 * mask_of(place)).save(masks / f"{index}.png")
             evaluation = evaluate(open_photographs(str(pictures)), methods, Protocol(str(masks)))
-            figures = means(evaluation).values()
-            cells = [f"{row['psnr'].mean:.2f}, {row['ssim'].mean:.3f}" for row in figures]
-            print("| " + " | ".join([name, *cells]) + " |", flush=True)
+        cells = [f"{row['psnr'].mean:.2f}, {row['ssim'].mean:.3f}" for row in means(evaluation).values()]
+        print("| " + " | ".join([name, *cells]) + " |", flush=True)
+
+
+def mask_of(place: Place) -> NDArray[np.uint8]:
+    """The hole in what is left of the picture."""
+    begin = (SIZE - place.side) // 2
+    whole = Rectangle(begin, begin, place.side, place.side).mask(SIZE, SIZE)
+    return whole[place.cut_rows :, place.cut_columns :]
 
 
 if __name__ == "__main__":

@@ -41,9 +41,9 @@ class Protocol:
             and sizes.
         size: Side in pixels of the squares that are completed, of the photographs' centres; with masks of a folder
             they are taken whole.
-        fit: Scale photographs to have such a short side, instead of cutting the square at their own resolution.
         hole_size: Range in pixels of the sides of rectangles, both included.
         seed: Decides the holes; each photograph's depends on its place among the photographs alone.
+        fit: Scale photographs to have a short side of `size`, instead of cutting the square at their own resolution.
 
     Raises:
         ValueError: It cannot be followed.
@@ -52,9 +52,9 @@ class Protocol:
 
     holes: str = "rectangles"
     size: int = 256
-    fit: bool = False
     hole_size: tuple[int, int] = (96, 128)
     seed: int = 0
+    fit: bool = False
 
     def __post_init__(self) -> None:
         least = LEAST_SIDE if self.holes == "strokes" else SSIM_WINDOW
@@ -66,6 +66,8 @@ class Protocol:
             raise FileNotFoundError(
                 f"holes are {', '.join(HOLES)}, or a folder of masks; there is no folder {self.holes}"
             )
+        if self.fit and self.holes not in HOLES:
+            raise ValueError(f"photographs with the masks of {self.holes} are taken whole and cannot be fitted")
 
     def describe(self) -> str:
         """In words, as for a table's heading."""

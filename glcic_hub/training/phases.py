@@ -194,7 +194,7 @@ def update_completion(
                 adversarial = adversarial_loss(logits, recipe.adversarial_loss)
                 alpha = torch.tensor(recipe.alpha, device=accelerator.device)
                 if balance:
-                    balanced = _balanced_alpha(accelerator, reconstruction, adversarial, made)
+                    balanced = _balanced_alpha(accelerator, reconstruction, adversarial, made, batch.mask)
                     alpha = torch.where(balanced.isfinite(), balanced, alpha)  # half precision may overflow
                 accelerator.backward((reconstruction + alpha * adversarial) / len(parts))
             _add(sums, len(parts), mse=mse, adversarial=adversarial, alpha=alpha)
@@ -222,14 +222,14 @@ def _colour_losses(completed: Tensor, image: Tensor, mask: Tensor, recipe: Recip
 
 
 def _balanced_alpha(
-    accelerator: Accelerator, reconstruction: Tensor, adversarial: Tensor, completed: Tensor
+    accelerator: Accelerator, reconstruction: Tensor, adversarial: Tensor, completed: Tensor, mask: Tensor
 ) -> Tensor:
-    """The weight that makes both terms' gradients at the completed picture equally long, over all processes."""
+    """The weight that makes both terms' gradients at the completed holes equally long, over all processes."""
     scale = accelerator.scaler.get_scale() if accelerator.scaler else 1.0  # half precision loses small gradients
     norms = []
     for loss in (reconstruction, adversarial):
         (gradient,) = torch.autograd.grad(loss * scale, completed, retain_graph=True)
-        norms.append(gradient.float().norm())
+        norms.append((gradient.float() * mask).norm())
     first, second = accelerator.reduce(torch.stack(norms), reduction="sum")
     alpha: Tensor = first / second.clamp(min=torch.finfo(torch.float32).tiny)
     return alpha

@@ -97,6 +97,8 @@ class Recipe:
                 raise ValueError(f"recipe: {name} must be at least 0 and finite, not {getattr(self, name)}")
         if not 0 <= self.strokes <= 1:
             raise ValueError(f"recipe: strokes must be a share in [0, 1], not {self.strokes}")
+        if self.strokes and self.hole_position == "centre":
+            raise ValueError(f"recipe: strokes {self.strokes} are anywhere, and hole_position is centre")
         if not self.image_size <= self.resize[0] <= self.resize[1]:
             raise ValueError(
                 f"recipe: resize {list(self.resize)} must be a range from image_size {self.image_size} up"
