@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 if all went well; 1 if something failed, with a line on standard error for each failure; 75
         (try again) if training was stopped by SIGTERM and saved; 130 if it was interrupted. Wrong usage exits with 2.
     """
-    options = _parser().parse_args(arguments)
+    options = make_parser().parse_args(arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
@@ -58,7 +58,8 @@ def _say(line: str) -> None:
     print(f"glcic: {line}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """What the `glcic` command takes."""
     parser = argparse.ArgumentParser(prog="glcic", description="Fill holes in photographs and leave the rest alone.")
     parser.add_argument("--version", action="version", version=f"glcic-hub {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
