@@ -202,7 +202,7 @@ def test_the_adversarial_term_reaches_the_completion_network() -> None:
     """Without eq. 2, what is left moves the fill; and with alpha 0 nothing does."""
     moved = []
     for alpha in (0.0, 1.0):
-        alone = dataclasses.replace(SMALL, alpha=alpha, tint_weight=0.0, gradient_weight=0.0, surroundings_weight=0.0)
+        alone = dataclasses.replace(SMALL, alpha=alpha, tint_weight=0.0, gradient_weight=0.0)
         networks = make_networks(alone, adaptive=False)
         batch = make_batch()
         made = networks.completion(batch.image, batch.mask)
@@ -211,22 +211,6 @@ def test_the_adversarial_term_reaches_the_completion_network() -> None:
         update_completion(networks, [batch], [made])
         moved.append(sum((p - before[name]).abs().sum().item() for name, p in networks.completion.named_parameters()))
     assert moved[0] == 0 < moved[1]
-
-
-def test_the_surroundings_count_as_the_recipe_says() -> None:
-    """Where the fill is right, what the network makes of the rest is all there is to learn; by default, nothing is."""
-    errors = []
-    for weight in (0.0, 1.0):
-        networks = make_networks(dataclasses.replace(SMALL, gradient_weight=0.0, surroundings_weight=weight),
-                                 adaptive=False)  # fmt: skip
-        batch = make_batch()
-        before = networks.completion(batch.image, batch.mask).detach()
-        batch = batch._replace(image=composite(batch.image, before, batch.mask))
-        completion_step(networks, [batch])
-        after = networks.completion(batch.image, batch.mask).detach()
-        errors.append([completion_loss(made, batch.image, 1 - batch.mask).item() for made in (before, after)])
-    assert errors[0][1] == errors[0][0]
-    assert errors[1][1] < errors[1][0]
 
 
 def test_the_discriminators_learn_to_tell_real_from_completed() -> None:
@@ -307,8 +291,7 @@ def test_phase_2_completes_with_recorded_statistics() -> None:
 
 
 def test_balance_makes_both_gradients_equally_long() -> None:
-    """In the hole: what a recipe weighs outside it, where the adversarial loss has no gradient, does not count."""
-    networks = make_networks(dataclasses.replace(SMALL, surroundings_weight=50.0))
+    networks = make_networks()
     batch = make_batch()
     made = networks.completion(batch.image, batch.mask)
     judge = copy.deepcopy(networks.discriminator)

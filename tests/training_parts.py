@@ -34,7 +34,6 @@ SMALL = Recipe(
     initialisation="spreading",
     tint_weight=6.0,
     gradient_weight=10.0,
-    surroundings_weight=0.2,
 )
 
 

@@ -194,7 +194,7 @@ def update_completion(
                 adversarial = adversarial_loss(logits, recipe.adversarial_loss)
                 alpha = torch.tensor(recipe.alpha, device=accelerator.device)
                 if balance:
-                    balanced = _balanced_alpha(accelerator, reconstruction, adversarial, made, batch.mask)
+                    balanced = _balanced_alpha(accelerator, reconstruction, adversarial, made)
                     alpha = torch.where(balanced.isfinite(), balanced, alpha)  # half precision may overflow
                 accelerator.backward((reconstruction + alpha * adversarial) / len(parts))
             _add(sums, len(parts), mse=mse, adversarial=adversarial, alpha=alpha)
@@ -204,32 +204,24 @@ def update_completion(
 
 def _reconstruction(completed: Tensor, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
     """Eq. 2, alone and with what else the recipe weighs."""
-    loss, objective = _colour_losses(completed, batch.image, batch.mask, recipe)
+    loss = completion_loss(completed, batch.image, batch.mask)
+    objective = loss
+    if recipe.tint_weight:
+        objective = objective + recipe.tint_weight * tint_loss(completed, batch.image, batch.mask)
     if recipe.gradient_weight:
         objective = objective + recipe.gradient_weight * gradient_loss(completed, batch.image, batch.mask)
-    if recipe.surroundings_weight:
-        _, surroundings = _colour_losses(completed, batch.image, 1 - batch.mask, recipe)
-        objective = objective + recipe.surroundings_weight * surroundings
     return loss, objective
 
 
-def _colour_losses(completed: Tensor, image: Tensor, mask: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Eq. 2, alone and with the tint's weight."""
-    loss = completion_loss(completed, image, mask)
-    if not recipe.tint_weight:
-        return loss, loss
-    return loss, loss + recipe.tint_weight * tint_loss(completed, image, mask)
-
-
 def _balanced_alpha(
-    accelerator: Accelerator, reconstruction: Tensor, adversarial: Tensor, completed: Tensor, mask: Tensor
+    accelerator: Accelerator, reconstruction: Tensor, adversarial: Tensor, completed: Tensor
 ) -> Tensor:
-    """The weight that makes both terms' gradients at the completed holes equally long, over all processes."""
+    """The weight that makes both terms' gradients at the completed picture equally long, over all processes."""
     scale = accelerator.scaler.get_scale() if accelerator.scaler else 1.0  # half precision loses small gradients
     norms = []
     for loss in (reconstruction, adversarial):
         (gradient,) = torch.autograd.grad(loss * scale, completed, retain_graph=True)
-        norms.append((gradient.float() * mask).norm())
+        norms.append(gradient.float().norm())
     first, second = accelerator.reduce(torch.stack(norms), reduction="sum")
     alpha: Tensor = first / second.clamp(min=torch.finfo(torch.float32).tiny)
     return alpha

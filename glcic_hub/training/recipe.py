@@ -70,9 +70,6 @@ class Recipe:
     )
     tint_weight: float = _entry(0.0, "weight of the error of colour differences, added to eq. 2")
     gradient_weight: float = _entry(0.0, "weight of the error of differences between neighbours, added to eq. 2")
-    surroundings_weight: float = _entry(
-        0.0, "weight of the errors of colour outside the hole, where the network sees the original, added to eq. 2"
-    )
     seed: int = _entry(0, "decides initial weights, order of the photographs, patches and holes")
 
     def __post_init__(self) -> None:
@@ -92,7 +89,7 @@ class Recipe:
         for name in ("learning_rate", "joint_learning_rate", "discriminator_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"recipe: {name} must be above 0 and finite, not {getattr(self, name)}")
-        for name in ("alpha", "tint_weight", "gradient_weight", "surroundings_weight"):
+        for name in ("alpha", "tint_weight", "gradient_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"recipe: {name} must be at least 0 and finite, not {getattr(self, name)}")
         if not 0 <= self.strokes <= 1:
