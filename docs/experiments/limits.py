@@ -49,8 +49,8 @@ def main() -> None:
     options = parser.parse_args()
     methods = make_methods({"glcic": GLCICPipeline.from_pretrained(options.model)}, ["Telea", "PatchMatch"])
     photographs = open_photographs(options.photographs)
-    chosen = range(0, len(photographs), options.every)
-    print(f"{len(chosen)} photographs; PSNR in dB and SSIM in the hole.\n")
+    squares = [centre_square(photographs[index], SIZE) for index in range(0, len(photographs), options.every)]
+    print(f"{len(squares)} photographs; PSNR in dB and SSIM in the hole.\n")
     print("| hole | " + " | ".join(methods) + " |")
     print("|---" * (1 + len(methods)) + "|")
     for name, place in PLACES.items():
@@ -58,9 +58,8 @@ def main() -> None:
             pictures, masks = Path(folder, "photographs"), Path(folder, "masks")
             pictures.mkdir()
             masks.mkdir()
-            for index in chosen:
-                left_over = centre_square(photographs[index], SIZE)[place.cut_rows :, place.cut_columns :]
-                Image.fromarray(left_over).save(pictures / f"{index}.png")
+            for index, square in enumerate(squares):
+                Image.fromarray(square[place.cut_rows :, place.cut_columns :]).save(pictures / f"{index}.png")
                 Image.fromarray(255 * mask_of(place)).save(masks / f"{index}.png")
             evaluation = evaluate(open_photographs(str(pictures)), methods, Protocol(str(masks)))
         cells = [f"{row['psnr'].mean:.2f}, {row['ssim'].mean:.3f}" for row in means(evaluation).values()]
