@@ -23,6 +23,12 @@ from glcic_hub.samples import SAMPLES, load_sample
 
 HEADING = 24
 HOLE_COLOUR = (128, 128, 128)
+MORE_REMOVALS: dict[str, list[tuple[int, int]]] = {
+    "camera": [(406, 134), (416, 106), (428, 106), (438, 134), (438, 198), (406, 198)],  # the tower on the horizon
+    "moon": [(88, 88), (100, 58), (122, 50), (146, 60), (156, 88), (146, 114), (122, 124), (98, 114)],  # the crater
+    "stereo_motorcycle": [(320, 372), (340, 372), (352, 444), (314, 444)],  # the stand
+}
+"""Outlines of what is taken away, in scikit-image's other photographs."""
 
 
 def main() -> None:
@@ -48,22 +54,31 @@ def main() -> None:
 
 
 def removals() -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """The samples with their masks."""
-    samples = [load_sample(name) for name in SAMPLES]
-    return [(np.asarray(image), np.asarray(mask) // 255) for image, mask in samples]
+    """The samples with their masks, and a few more."""
+    cases = [load_sample(name) for name in SAMPLES]
+    for name, outline in MORE_REMOVALS.items():
+        image = photograph(name)
+        mask = Image.new("L", image.size)
+        ImageDraw.Draw(mask).polygon(outline, fill=255)
+        cases.append((image, mask))
+    return [(np.asarray(image), np.asarray(mask) // 255) for image, mask in cases]
 
 
 def random_holes(size: int) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """The photographs' centre squares, scaled, each with a rectangle of three to four eighths of the side."""
     cases = []
     for index, name in enumerate(("rocket", "stereo_motorcycle", "chelsea", "coffee", "astronaut")):
-        loaded = getattr(data, name)()
-        photograph = loaded[0] if isinstance(loaded, tuple) else loaded
-        image = ImageOps.fit(Image.fromarray(photograph).convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+        image = ImageOps.fit(photograph(name), (size, size), Image.Resampling.BICUBIC)
         random = np.random.default_rng(index)
         hole = random_rectangle(random, size, size, (3 * size // 8, size // 2))
         cases.append((np.asarray(image), hole.mask(size, size)))
     return cases
+
+
+def photograph(name: str) -> Image.Image:
+    """One of scikit-image's, in RGB; of a stereo pair the left one."""
+    loaded = getattr(data, name)()
+    return Image.fromarray(loaded[0] if isinstance(loaded, tuple) else loaded).convert("RGB")
 
 
 def labelled(names: list[str], rows: list[list[NDArray[np.uint8]]], side: int) -> Image.Image:
