@@ -86,7 +86,7 @@ def _add_complete(parser: argparse.ArgumentParser) -> None:
         help="white = complete; for a folder of pictures, one mask for all or a folder of masks of the same names",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file, or an existing folder"
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file; for a folder of pictures a folder"
     )
     parser.add_argument("--mask-from-alpha", action="store_true", help="complete the transparent pixels; no MASK")
     parser.add_argument("--invert-mask", action="store_true", help="black = complete")
@@ -202,7 +202,9 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--stream", action="store_true", help="read a dataset as it comes")
     data.add_argument("--validation", metavar="WHERE", help="other photographs (default: a tenth is kept back)")
-    data.add_argument("--mean-pixel", type=float, nargs=3, metavar=("R", "G", "B"), help="default: it is measured")
+    data.add_argument(
+        "--mean-pixel", type=float, nargs=3, metavar=("R", "G", "B"), help="default: measured, or that of --from"
+    )
     data.add_argument("--workers", type=int, metavar="N", help="processes that read photographs (default: 1; GPU: 8)")
     run = parser.add_argument_group("run")
     run.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="checkpoints, log, pictures, model")
@@ -349,7 +351,7 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures a rater sees (default: 100)")
     parser.add_argument("--results", action="store_true", help="count the votes instead of taking more")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for all (default: this machine alone)")
-    parser.add_argument("--port", type=int, default=7870, metavar="N", help="default: 7870")
+    parser.add_argument("--port", type=_port, default=7870, metavar="N", help="default: 7870")
     _add_methods(parser, ())
 
 
@@ -367,7 +369,9 @@ def _study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.photographs is not None:
         if options.results:
             parser.error("--results is for a study that was begun, without --photographs")
-        check_new(options.folder)  # before models are downloaded
+        check_new(options.folder)  # before models are downloaded, or pictures completed
+        with _needs("demo", "the study"):
+            import uvicorn
         pipes = _models(options)
         methods = make_methods(pipes, _baselines(options))
         # The paper's raters saw completions with post-processing.
@@ -431,6 +435,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     methods = make_methods(models, _baselines(options))
     settings = {"where": options.photographs, "models": {name: fingerprint(pipe) for name, pipe in models.items()}}
     evaluation = evaluate(photographs, methods, _protocol(options), options.output, settings)
+    accelerator.end_training()
     if not accelerator.is_main_process:
         return OK
     print(as_markdown(evaluation), end="")
@@ -509,7 +514,7 @@ def _export(options: argparse.Namespace) -> int:
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_demo)
     parser.add_argument("--host", help="address to listen on; 0.0.0.0 for all (default: this machine alone)")
-    parser.add_argument("--port", type=int, metavar="N", help="default: the first free one from 7860 on")
+    parser.add_argument("--port", type=_port, metavar="N", help="default: the first free one from 7860 on")
     parser.add_argument("--model", metavar="FOLDER|USER/NAME", help="default: that of the package")
     parser.add_argument("--share", action="store_true", help="also serve under a public address that Gradio lends")
 
@@ -521,10 +526,16 @@ def _demo(options: argparse.Namespace) -> int:
     return OK
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"a port is a number from 1 to 65535, not {text!r}")
+    return int(text)
+
+
 @contextmanager
 def _needs(extra: str, what: str) -> Iterator[None]:
     """Says which extra of the package has what is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ValueError(f'{what} needs {error.name}: pip install "glcic-hub[{extra}]"') from None
+        raise ValueError(f'{what} needs {error.name}, of the extra "{extra}": pip install ".[{extra}]"') from None

@@ -53,6 +53,11 @@ def read_small(path: Path, most: int = 2**20) -> str:
     return content.decode("utf-8")
 
 
+def printable(name: str) -> str:
+    """A file's or folder's name as one line of Unicode, which names of files need not be: "?" for what is neither."""
+    return "".join(character if character.isprintable() else "?" for character in name)
+
+
 def _umask() -> int:
     """The process's mask of file permissions, which can only be read by setting it."""
     mask = os.umask(0)

@@ -74,8 +74,8 @@ def complete_folder(
         images: The folder of pictures.
         masks: A folder with a mask for each picture, of the same name but for the suffix; one mask for all; or None
             for the pictures' transparent pixels.
-        output: An existing folder. The completed pictures keep their names and subfolders; what was saved with loss
-            becomes a PNG, so that nothing outside the holes changes.
+        output: Another folder, made if it does not exist. The completed pictures keep their names and subfolders; what
+            was saved with loss becomes a PNG, so that nothing outside the holes changes.
         blend: As for the pipeline.
         invert_mask: As for the pipeline.
         large_holes: As for the pipeline.
@@ -86,47 +86,49 @@ def complete_folder(
 
     Raises:
         FileNotFoundError: A folder does not exist.
-        ValueError: `images` holds no pictures, `output` is the folder of the masks, or there are several processes
-            that cannot be joined.
+        OSError: `output` cannot be made, or is a file.
+        ValueError: `images` holds no pictures, `output` is the folder of the pictures or of the masks, or there are
+            several processes that cannot be joined.
     """
-    if not output.is_dir():
-        raise FileNotFoundError(f"the output folder {output} does not exist; make it first")
-    if masks is not None and masks.is_dir() and masks.samefile(output):
-        raise ValueError(f"the output folder {output} is that of the masks, which would be overwritten")
-    paths = find_pictures(images)
-    if not images.samefile(output):  # an output folder inside the input folder holds results of earlier runs
-        paths = [path for path in paths if output.resolve() not in path.resolve().parents]
+    for folder, what in ((images, "pictures"), (masks, "masks")):
+        if folder is not None and folder.resolve() == output.resolve():
+            raise ValueError(f"the output folder {output} is that of the {what}; give another")
+    # Masks and results of earlier runs may lie within the folder of the pictures.
+    others = {folder.resolve() for folder in (masks, output) if folder is not None}
+    paths = [path for path in find_pictures(images) if not others & {path.resolve(), *path.resolve().parents}]
     mask_of = masks_by_name(masks) if masks is not None and masks.is_dir() else None
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot make the output folder {output}: {error.strerror}") from None
     accelerator = join_processes()
     results = {path: output / _lossless_name(path.relative_to(images)) for path in paths}
     times_used = Counter(results.values())
     left = {
-        path: result
-        for path, result in results.items()
-        if overwrite or times_used[result] > 1 or not result.is_file() or result.samefile(path)
+        path: result for path, result in results.items() if overwrite or times_used[result] > 1 or not result.is_file()
     }
     # The main process's view counts for all: another's may have changed by what the first have completed.
     left, kept = broadcast_object_list([left, len(results) - len(left)])
     begin = time.perf_counter()
     completed = 0
     failures: list[Failure] = []
-    with accelerator.split_between_processes(list(left.items())) as own:
-        for path, result in tqdm(own, unit="picture", disable=not accelerator.is_main_process):
-            try:
-                if times_used[result] > 1:
-                    raise ValueError(f"several pictures would become {result}; rename them")
-                mask = mask_of(path.relative_to(images)) if mask_of is not None else masks
-                result.parent.mkdir(parents=True, exist_ok=True)
-                check_output(result, overwrite=overwrite)
-                with warnings.catch_warnings(record=True) as caught:
-                    warnings.simplefilter("always", UserWarning)
-                    picture = pipe(path, mask, blend=blend, invert_mask=invert_mask, large_holes=large_holes)
-                for warning in caught:
-                    warnings.warn(f"{path}: {warning.message}", stacklevel=2)
-                save_picture(picture, result, overwrite=overwrite)
-                completed += 1
-            except (ValueError, OSError, MemoryError, FloatingPointError) as error:
-                failures.append(Failure(path, first_line(error)))
+    share = list(left.items())[accelerator.process_index :: accelerator.num_processes]
+    for path, result in tqdm(share, unit="picture", disable=not accelerator.is_main_process):
+        try:
+            if times_used[result] > 1:
+                raise ValueError(f"several pictures would become {result}; rename them")
+            mask = mask_of(path.relative_to(images)) if mask_of is not None else masks
+            result.parent.mkdir(parents=True, exist_ok=True)
+            check_output(result, overwrite=overwrite)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                picture = pipe(path, mask, blend=blend, invert_mask=invert_mask, large_holes=large_holes)
+            for warning in caught:
+                warnings.warn(f"{path}: {warning.message}", stacklevel=2)
+            save_picture(picture, result, overwrite=overwrite)
+            completed += 1
+        except (ValueError, OSError, MemoryError, FloatingPointError) as error:
+            failures.append(Failure(path, first_line(error)))
     return Outcome(
         sum(gather_object([completed])),
         kept,

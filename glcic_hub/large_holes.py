@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from glcic_hub.completion import Completer
 from glcic_hub.images import LEAST_SIDE, Patch, PilPixels, Pixels, to_unit
-from glcic_hub.support import REACH, bounds, far_apart, plan
+from glcic_hub.support import REACH, Box, bounds, far_apart, plan
 
 COARSE_THICKNESS = 128
 """Holes are made at most so thick in the smaller copy, in pixels: as large as the paper trains with."""
@@ -22,15 +22,19 @@ RIM = 32
 def out_of_reach(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which pixels of a hole have nothing known within 150 pixels to any side: (H, W) boolean."""
     far = np.zeros_like(hole)
-    boxes = far_apart(hole) if min(bounds(hole).size) > REACH else []
-    for box in boxes:
-        if min(box.size) <= REACH:
+    for box in far_apart(hole) if _may_be_out_of_reach(bounds(hole), hole.shape) else []:
+        if not _may_be_out_of_reach(box, hole.shape):
             continue
         window = box.grown(1, *hole.shape).slices
         # Beyond the picture there is nothing known, which is how OpenCV erodes at the border.
         kernel = np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8)
         far[window] = cv2.erode(hole[window].astype(np.uint8), kernel) > 0
     return far
+
+
+def _may_be_out_of_reach(box: Box, shape: tuple[int, ...]) -> bool:
+    """Whether a hole with this bounding box is too long in both directions, or reaches across the picture."""
+    return all(side > REACH or side == whole for side, whole in zip(box.size, shape, strict=True))
 
 
 def complete_coarse_to_fine(

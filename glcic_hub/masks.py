@@ -143,7 +143,9 @@ def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     if image.mode.startswith("I;16") or image.mode == "I":
-        return np.asarray(turn_upright(image, orientation)) / np.float32(65535)
+        values = np.asarray(turn_upright(image, orientation))
+        # Mode I is that of 16 bits in older files, and of 0 to 255 where an array of whole numbers was made an image.
+        return values if image.mode == "I" and values.max(initial=0) <= 255 else values / np.float32(65535)
     if image.mode not in ("1", "F", "L"):
         image = image.convert("L")
     upright = turn_upright(image, orientation)

@@ -218,7 +218,8 @@ class GLCICPipeline:
 
         Returns:
             A picture of the image's kind (a PIL image for a path), size, mode, alpha, EXIF orientation and ICC
-            profile, equal to the image bit for bit outside the hole; a list for a list. The arguments are not changed.
+            profile, equal to the image bit for bit outside the hole; a list for a list. Of modes two do not stay: I
+            becomes I;16, and one colour that stands for transparency an alpha channel. The arguments are not changed.
             With an empty mask the picture comes back unchanged, with a `UserWarning`.
 
         Raises:

@@ -140,7 +140,8 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "inverted alpha": ([photo, "--mask-from-alpha", "--invert-mask", "-o", out], "no mask to invert"),
         "unknown sample": (["--sample", "cat", "-o", out], "coffee, chelsea, astronaut, rocket"),
         "folder as mask": ([photo, folder, "-o", out], "is a folder"),
-        "no output folder": ([folder, mask, "-o", folder / "no"], "make it first"),
+        "a file as output folder": ([folder, mask, "-o", photo], "cannot make the output folder"),
+        "pictures' folder as output": ([folder, mask, "-o", folder], "is that of the pictures"),
     }  # fmt: skip
 
 
@@ -175,9 +176,9 @@ def test_comparison_of_a_picture_that_is_overwritten(run: Run, photo_file: Path,
 
 
 def test_folders_that_overlap(run: Run, tmp_path: Path, mask_file: Path) -> None:
-    """Results of an earlier run are no input; masks are not overwritten; hidden folders are passed over."""
-    images, masks = tmp_path / "images", tmp_path / "masks"
-    for folder in (images / "out", images / ".trash", masks):
+    """Results of an earlier run and masks are no input; masks are not overwritten; hidden folders are passed over."""
+    images, masks = tmp_path / "images", tmp_path / "images" / "masks"
+    for folder in (images / ".trash", masks):
         folder.mkdir(parents=True)
     Image.fromarray(make_photo(46, 61)).save(images / "a.png")
     shutil.copy(images / "a.png", images / ".trash" / "b.png")
@@ -188,12 +189,17 @@ def test_folders_that_overlap(run: Run, tmp_path: Path, mask_file: Path) -> None
     code, _, err = run(images, masks, "-o", masks, "--overwrite")
     assert code == 1 and "is that of the masks" in err
     assert (masks / "a.png").read_bytes() == mask_file.read_bytes()
+    shutil.copy(mask_file, images / "mask.png")
+    shutil.rmtree(masks)
+    shutil.rmtree(images / "out")
+    assert run(images, images / "mask.png", "-o", tmp_path / "deep" / "out")[0] == 0
+    assert [path.name for path in (tmp_path / "deep" / "out").iterdir()] == ["a.png"]
 
 
 def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
     """Masks by name, subfolders, one that fails and the rest that goes on, exit code 1."""
     images, masks, results = (tmp_path / name for name in ("images", "masks", "results"))
-    for folder in (images / "deep", masks / "deep", results):
+    for folder in (images / "deep", masks / "deep"):
         folder.mkdir(parents=True)
     for index, name in enumerate(["a.png", "b.webp", "deep/c.jpg", "d.png", "e.bmp"]):
         Image.fromarray(make_photo(46, 61, seed=index)).save(images / name, quality=100, lossless=True)
@@ -249,9 +255,9 @@ def test_processes_that_cannot_join(
     """Each would complete the whole folder."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
-    (tmp_path / "out").mkdir()
-    Image.fromarray(make_photo(46, 61)).save(tmp_path / "out" / "a.png")
-    code, _, err = run(tmp_path / "out", mask_file, "-o", tmp_path / "out")
+    (tmp_path / "images").mkdir()
+    Image.fromarray(make_photo(46, 61)).save(tmp_path / "images" / "a.png")
+    code, _, err = run(tmp_path / "images", mask_file, "-o", tmp_path / "out")
     assert code == 1 and "with ACCELERATE_USE_CPU=true they share the processor" in err
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -103,12 +104,18 @@ def test_no_method_sees_the_original(pipe: GLCICPipeline) -> None:
         assert np.array_equal(completed, method(damaged, MASK)), name
 
 
-def test_names_of_models(tmp_path: Path) -> None:
+def test_names_of_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert model_names([None]) == model_names(["user/model"]) == ["glcic"]
     models = [None, "runs/a/model", "runs/b/model", "user/small", "x/b"]
     assert model_names(models) == ["glcic", "a", "runs/b/model", "small", "x/b"]
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "run")
+    assert model_names(["model", "."]) == ["model", "."]
+    assert model_names(["./model", "best"]) == ["run", "best"]
     with pytest.raises(ValueError, match="no baseline LaMa; there are Telea"):
         make_methods({}, ["LaMa"])
+    with pytest.raises(ValueError, match="cannot be called Telea"):
+        make_methods({"Telea": GLCICPipeline.from_pretrained()}, ["Telea"])
 
 
 @pytest.mark.parametrize("size", [(70, 90), (64, 64), (40, 100)])
@@ -280,6 +287,7 @@ def test_what_fails_is_counted_and_left_out(tmp_path: Path, pipe: GLCICPipeline)
     """Means are over the photographs that all methods completed, so that they can be compared."""
     folder = save_photographs(tmp_path / "photographs")
     (folder / "3.png").write_bytes(b"nothing")
+    (folder / "2.png").rename(folder / os.fsdecode(b"2\xe9.png"))  # a name that is not Unicode
     methods: dict[str, Method] = {"good": make_methods({"glcic": pipe})["glcic"], "bad": failing}
     output = tmp_path / "out"
     evaluation = evaluate(open_photographs(folder), methods, SMALL, output)

@@ -49,6 +49,25 @@ def test_out_of_reach_by_enumeration() -> None:
     assert out_of_reach(square_hole(302, 500) > 0).sum() == 4
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_hole_across_a_narrow_picture(pretrained: GLCICPipeline, turned: bool) -> None:
+    """Short as it is from one border to the other, there is nothing known beyond these."""
+    hole = np.zeros((64, 900), bool)
+    hole[:, 200:700] = True
+    far = np.zeros_like(hole)
+    far[:, 200 + REACH : 700 - REACH] = True
+    assert np.array_equal(out_of_reach(hole.T if turned else hole), far.T if turned else far)
+    below = hole.copy()
+    below[:1] = False
+    assert not out_of_reach(below).any()
+    black, white = np.zeros((64, 900, 3), np.uint8), np.full((64, 900, 3), 255, np.uint8)
+    middles = [np.asarray(pretrained(image, hole))[:, 440:460] for image in (black, white)]
+    assert (middles[0] < middles[1]).all()
+    with pytest.warns(UserWarning, match="40% of the hole is farther"):
+        middles = [np.asarray(pretrained(i, hole, large_holes="direct"))[:, 440:460] for i in (black, white)]
+    assert np.array_equal(middles[0], middles[1])
+
+
 def test_a_large_hole_is_better_coarse_to_fine(pretrained: GLCICPipeline) -> None:
     """Than without, and no blot of the mean colour is left in its middle."""
     photograph = photograph_of("chelsea").repeat(3, axis=0).repeat(3, axis=1)[:900, :900]

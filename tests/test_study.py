@@ -196,6 +196,10 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert main(arguments) == 1
         assert message in capsys.readouterr().err and not folder.exists()
+    for command in ("study", "demo"):
+        with pytest.raises(SystemExit):
+            main([command, *([str(folder)] if command == "study" else []), "--port", "70000"])
+        assert "a port is a number from 1 to 65535, not '70000'" in capsys.readouterr().err
     (tmp_path / "one").mkdir()
     Image.fromarray(make_photo(70, 90)).save(tmp_path / "one" / "a.png")
     (tmp_path / "one" / "b.png").write_bytes(b"nothing")

@@ -368,6 +368,21 @@ def test_unreadable_photographs_are_counted_named_and_skipped(tmp_path: Path) ->
     assert (tmp_path / "run" / "unreadable.txt").read_text() == f"{folder / '03.png'}\n"
 
 
+def test_names_that_no_text_can_hold(tmp_path: Path) -> None:
+    """Folders and files may have names that are not Unicode, or not one line."""
+    folder = make_photographs(tmp_path / "My\u00a0photo\ngraphs", 8)
+    (folder / "03.png").write_text("not a picture")
+    odd = os.fsdecode(b"b\x0b\xe9.png")
+    (folder / "03.png").rename(folder / odd)
+    with pytest.warns(UserWarning, match="cannot read"):
+        train(dataclasses.replace(SMALL, total_steps=16), folder, tmp_path / "run", **QUIET)
+    assert [Path(line).name for line in (tmp_path / "run" / "unreadable.txt").read_text().split("\n")] == [
+        "b??.png",
+        "",
+    ]
+    assert "My?photo?graphs, 8 photographs" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
 def test_bad_runs_are_refused(tmp_path: Path, photographs: Path, trained: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder"):
         train(SMALL, tmp_path / "nothing", tmp_path / "run", **QUIET)

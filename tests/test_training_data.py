@@ -186,6 +186,9 @@ def test_photographs_of_every_mode_and_place(tmp_path: Path) -> None:
         for file in (tmp_path / name, (tmp_path / name).read_bytes(), (tmp_path / name).as_uri()):
             pixels = np.asarray(open_rgb(Photograph(name, file), 8))
             assert np.abs(pixels[4, 4].astype(int) - expected).max() <= 1
+    Image.new("RGB", (8, 8)).save(tmp_path / "script.eps")  # a program, which Pillow would have Ghostscript run
+    with pytest.raises(UnreadableError, match="cannot identify image file"):
+        open_rgb(Photograph("script", (tmp_path / "script.eps").read_bytes()), 8)
     with pytest.raises(UnreadableError, match="cannot read the photograph gone"):
         open_rgb(Photograph("gone", (tmp_path / "gone.png").as_uri()), 8)
 

@@ -85,6 +85,8 @@ def make_methods(models: Mapping[str, GLCICPipeline], baselines: Sequence[str] =
     for name, pipe in models.items():
         named.update(model_methods(pipe, name))
     for name in baselines:
+        if name in named:
+            raise ValueError(f"a model cannot be called {name}, as a baseline is; rename its folder")
         if name == "mean colour":
             named[name] = partial(_mean_colour, next(iter(models.values())).config.mean_pixel)
         elif name in BASELINES:
@@ -95,7 +97,9 @@ def make_methods(models: Mapping[str, GLCICPipeline], baselines: Sequence[str] =
         try:
             import patchmatch  # noqa: F401
         except ModuleNotFoundError:
-            raise ValueError('PatchMatch needs pypatchmatch: pip install "glcic-hub[evaluate]"') from None
+            raise ValueError(
+                'PatchMatch needs pypatchmatch, of the extra "evaluate": pip install ".[evaluate]"'
+            ) from None
     return named
 
 
@@ -107,10 +111,8 @@ def model_names(models: Sequence[str | Path | None]) -> list[str]:
     """A short name for each model, none twice: `glcic` for one, else the folder's or the Hub's last part."""
     if len(models) == 1:
         return ["glcic"]
-    names = [Path(model).name if model is not None else "glcic" for model in models]
+    paths = [Path(model or "glcic") for model in models]
+    paths = [path.resolve() if path.is_dir() else path for path in paths]
     # A run's folder is called `model`, so that the run's name tells more.
-    names = [
-        Path(model).parent.name if model is not None and name == "model" else name
-        for name, model in zip(names, models, strict=True)
-    ]
-    return [name if names.count(name) == 1 else str(model) for name, model in zip(names, models, strict=True)]
+    names = [path.parent.name if path.name == "model" else path.name for path in paths]
+    return [name if name and names.count(name) == 1 else str(model) for name, model in zip(names, models, strict=True)]

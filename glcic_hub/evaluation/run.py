@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.metrics import METRICS, hole_metrics
 from glcic_hub.evaluation.protocol import HOLES, Case, Protocol, case_opener, short_name
-from glcic_hub.files import first_line, write_whole
+from glcic_hub.files import first_line, printable, write_whole
 from glcic_hub.folders import join_processes
 from glcic_hub.images import to_uint8
 from glcic_hub.picture_files import find_pictures
@@ -112,15 +112,15 @@ def evaluate(
         if output is not None:
             file = (output / f"records-{accelerator.process_index}.jsonl").open("a", encoding="utf-8")
         own: list[dict[str, Any]] = []
-        with accelerator.split_between_processes(left) as indexes:
-            for index in tqdm(indexes, unit="photograph", disable=not accelerator.is_main_process):
-                for record in _measure(open_case, index, methods, output):
-                    if (index, record["method"]) in have:  # another method failed on this photograph before
-                        continue
-                    own.append({"photograph": short_name(photographs, index), **record})
-                    if file is not None:
-                        file.write(json.dumps(_without_odd_numbers(own[-1])) + "\n")
-                        file.flush()
+        share = left[accelerator.process_index :: accelerator.num_processes]
+        for index in tqdm(share, unit="photograph", disable=not accelerator.is_main_process):
+            for record in _measure(open_case, index, methods, output):
+                if (index, record["method"]) in have:  # another method failed on this photograph before
+                    continue
+                own.append({"photograph": printable(short_name(photographs, index)), **record})
+                if file is not None:
+                    file.write(json.dumps(_without_odd_numbers(own[-1])) + "\n")
+                    file.flush()
     except OSError as error:
         raise OSError(f"cannot write to {output}: {error.strerror or error}") from None
     finally:
@@ -128,7 +128,6 @@ def evaluate(
             with suppress(OSError):  # of a full disk, which was told already
                 file.close()
     everything = [*done, *gather_object(own)]
-    accelerator.end_training()
     order = {name: place for place, name in enumerate(methods)}
 
     def latest(failed: bool) -> dict[tuple[int, str], dict[str, Any]]:

@@ -26,7 +26,7 @@ from tqdm.auto import tqdm
 
 from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.protocol import Protocol, case_opener
-from glcic_hub.files import first_line, write_whole
+from glcic_hub.files import first_line, printable, write_whole
 from glcic_hub.images import to_uint8
 from glcic_hub.training.photographs import Photograph
 
@@ -133,8 +133,7 @@ def prepare_study(
     try:
         (temporary / "pictures").mkdir()
         for index in tqdm(range(len(photographs)), unit="photograph"):
-            # SQLite takes no name that is not Unicode.
-            name = photographs[index].name.encode(errors="surrogateescape").decode(errors="replace")
+            name = printable(photographs[index].name)  # SQLite takes Unicode alone
             try:
                 case = open_case(index)
                 kinds = {REAL: case.image}

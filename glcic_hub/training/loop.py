@@ -213,7 +213,8 @@ class Loop:
     def _pipeline(self, config: GLCICConfig) -> GLCICPipeline:
         completion = CompletionNetwork(config.width, config.mean_pixel)
         completion.load_state_dict(self.networks.bare(self.networks.completion).state_dict())
-        return GLCICPipeline(config, completion.eval(), device=self.accelerator.device)
+        # Half precision may overflow where training in single precision goes well.
+        return GLCICPipeline(config, completion.eval(), device=self.accelerator.device, dtype=torch.float32)
 
     def _record(self, done: int) -> dict[str, Any]:
         """What the model's config says of its training."""

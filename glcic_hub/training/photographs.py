@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from glcic_hub.files import first_line
 from glcic_hub.images import open_picture, to_uint8
-from glcic_hub.picture_files import find_pictures
+from glcic_hub.picture_files import READ_FORMATS, find_pictures
 
 if TYPE_CHECKING:  # takes seconds to import, and folders do without
     import datasets
@@ -171,7 +171,7 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
     try:
         import datasets
     except ModuleNotFoundError as error:
-        raise ValueError(f'datasets need {error.name}: pip install "glcic-hub[train]"') from None
+        raise ValueError(f'datasets need {error.name}, of the extra "train": pip install ".[train]"') from None
     try:
         dataset = datasets.load_dataset(name, split=split or "train", streaming=stream)
     except ValueError as error:
@@ -195,7 +195,7 @@ def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF and odd palettes, once a photograph and worker
-            with Image.open(file_of(photograph)) as image:
+            with Image.open(file_of(photograph), formats=READ_FORMATS) as image:
                 image.draft("RGB", (short_side, short_side))
                 if image.mode[0] in "IF":  # Pillow makes 16-bit and float pictures white or black
                     return Image.fromarray(to_uint8(open_picture(image).whole()))

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 from PIL import Image
 
-from glcic_hub.files import first_line, write_whole
+from glcic_hub.files import first_line, printable, write_whole
 from glcic_hub.training.recipe import Recipe
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d{8,}")
@@ -164,7 +164,7 @@ class Run:
     def note_unreadable(self, names: Iterable[str]) -> tuple[int, list[str]]:
         """Adds the names of photographs that cannot be read to a list; returns its length and those that are new."""
         known = self.unreadable_file.read_text(encoding="utf-8").splitlines() if self.unreadable_file.exists() else []
-        new = sorted(set(names) - set(known))
+        new = sorted({printable(name) for name in names} - set(known))
         if new:
             _write_text(self.unreadable_file, "".join(f"{name}\n" for name in [*known, *new]))
         return len(known) + len(new), new

@@ -20,7 +20,7 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from torch import nn
 
 from glcic_hub.config import GLCICConfig
-from glcic_hub.files import first_line
+from glcic_hub.files import first_line, printable
 from glcic_hub.hub import fetch_model, make_repository
 from glcic_hub.model_files import load_discriminator, load_model
 from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
@@ -244,8 +244,8 @@ def _name(where: str | Path | None) -> str | None:
         return None
     folder, colon, split = str(where).partition(":")
     if Path(where).exists():
-        return Path(where).resolve().name
-    return Path(folder).resolve().name + colon + split if Path(folder).exists() else str(where)
+        return printable(Path(where).resolve().name)
+    return printable(Path(folder).resolve().name + colon + split if Path(folder).exists() else str(where))
 
 
 def _split_off_examples(
