@@ -132,6 +132,9 @@ def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
 
 
 def _complete_picture(options: argparse.Namespace) -> int:
+    for path in (options.image, options.mask):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"no file or folder {path}")
     outputs = [path for path in (options.output, options.comparison) if path is not None]
     for path in outputs:
         check_output(path, overwrite=options.overwrite)

@@ -116,6 +116,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
     image.save(folder / "existing.png")
     return {
         "missing image": ([folder / "no.png", mask, "-o", out], "no file"),
+        "missing images": ([folder / "no", mask, "-o", folder / "results"], "no file or folder"),
         "missing mask": ([photo, folder / "no.png", "-o", out], "no file"),
         "text as image": ([folder / "text.png", mask, "-o", out], "not a picture"),
         "text as mask": ([photo, folder / "text.png", "-o", out], "not a picture"),
