@@ -369,12 +369,13 @@ def _study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         write_results,
     )
 
-    if options.photographs is not None:
-        if options.results:
-            parser.error("--results is for a study that was begun, without --photographs")
-        check_new(options.folder)  # before models are downloaded, or pictures completed
-        with _needs("demo", "the study"):
+    if options.photographs is not None and options.results:
+        parser.error("--results is for a study that was begun, without --photographs")
+    if not options.results:
+        with _needs("demo", "the study"):  # before pictures are completed
             import uvicorn
+    if options.photographs is not None:
+        check_new(options.folder)  # before models are downloaded
         pipes = _models(options)
         methods = make_methods(pipes, _baselines(options))
         # The paper's raters saw completions with post-processing.
@@ -390,10 +391,7 @@ def _study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         print(results_as_markdown(study, found), end="")
         print(f"wrote {options.folder / 'results.html'}")
         return OK
-    with _needs("demo", "the study"):
-        import uvicorn
-
-        app = make_app(study)
+    app = make_app(study)
     print(f"The study is at http://{options.host}:{options.port}; end it by Ctrl-C, votes are kept.", flush=True)
     uvicorn.run(app, host=options.host, port=options.port, log_level="warning", timeout_graceful_shutdown=2)
     return OK

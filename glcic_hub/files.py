@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and errors in one line."""
+"""Files that are written whole or not at all; errors and names in one line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def read_small(path: Path, most: int = 2**20) -> str:
 
 
 def printable(name: str) -> str:
-    """A file's or folder's name as one line of Unicode, which names of files need not be: "?" for what is neither."""
+    """A name, or a line that has one, as one line of Unicode, which file names need not be: "?" for what is not."""
     return "".join(character if character.isprintable() else "?" for character in name)
 
 

@@ -79,7 +79,7 @@ def make_methods(models: Mapping[str, GLCICPipeline], baselines: Sequence[str] =
     """Names and methods: each model without and with blending, then the baselines, then the first model's mean colour.
 
     Raises:
-        ValueError: No such baseline, or it is not installed.
+        ValueError: No such baseline, it is not installed, or a model has its name.
     """
     named: dict[str, Method] = {}
     for name, pipe in models.items():

@@ -159,7 +159,7 @@ def _measure(
     try:
         case: Case = open_case(index)
     except Exception as error:  # of Pillow's plugins, and of whatever a dataset is read by
-        yield {"index": index, "method": "", "error": first_line(error)}
+        yield {"index": index, "method": "", "error": printable(first_line(error))}
         return
     panels = [np.where(case.mask[..., None] > 0, np.array(HOLE_COLOUR, np.uint8), case.image)]
     records = []
@@ -174,7 +174,7 @@ def _measure(
             records.append({"index": index, "method": name, "seconds": seconds, **figures})
         except Exception as error:  # whatever a method of others raises
             completed = panels[0]
-            records.append({"index": index, "method": name, "error": first_line(error)})
+            records.append({"index": index, "method": name, "error": printable(first_line(error))})
         panels.append(completed)
     if output is not None:
         _save_panels([*panels, case.image], output / "pictures" / f"{index}.jpg")
