@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from glcic_hub.evaluation.metrics import hole_metrics
 from glcic_hub.masks import Rectangle, random_rectangle
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.networks.completion import composite
@@ -21,6 +22,7 @@ from glcic_hub.training.losses import (
     completion_loss,
     discriminator_loss,
     gradient_loss,
+    similarity_loss,
     tint_loss,
 )
 from glcic_hub.training.phases import (
@@ -32,7 +34,7 @@ from glcic_hub.training.phases import (
     patches_around,
     update_completion,
 )
-from tests.conftest import MEAN_PIXEL
+from tests.conftest import MEAN_PIXEL, make_photo
 from tests.training_parts import SMALL, make_networks
 
 Step = Callable[[Networks, list[Batch]], dict[str, Tensor]]
@@ -71,6 +73,18 @@ def test_losses_against_numpy() -> None:
     assert gradient_loss(*tensors).item() == pytest.approx(np.mean(gradients), abs=1e-12)
 
 
+def test_similarity_loss_is_what_evaluation_measures() -> None:
+    random = np.random.default_rng(2)
+    image = make_photo(32, 40, seed=3)
+    completed = np.clip(image + random.normal(0, 20, image.shape), 0, 255).astype(np.uint8)
+    mask = np.zeros((32, 40), np.uint8)
+    mask[6:20, 10:33] = 1
+    fill, original = (torch.from_numpy(array / 255).permute(2, 0, 1)[None] for array in (completed, image))
+    loss = similarity_loss(fill, original, torch.from_numpy(mask)[None, None].double())
+    assert loss.item() == pytest.approx(1 - hole_metrics(image, completed, mask)["ssim"], abs=1e-9)
+    assert similarity_loss(original, original, torch.ones(1, 1, 32, 40)).item() == pytest.approx(0, abs=1e-9)
+
+
 def test_adversarial_losses_against_numpy() -> None:
     """Eq. 3 to 5, from the probabilities that the paper writes them in."""
     real_logits, fake_logits = np.random.default_rng(1).normal(0, 3, (2, 5, 1))
@@ -94,7 +108,8 @@ def test_losses_ignore_what_is_outside_the_hole() -> None:
     mask = torch.zeros(2, 1, 8, 8)
     mask[..., 2:6, 3:7] = 1
     image = torch.rand(2, 3, 8, 8)
-    losses = [function(completed, image, mask) for function in (completion_loss, tint_loss, gradient_loss)]
+    functions = (completion_loss, tint_loss, gradient_loss, similarity_loss)
+    losses = [function(completed, image, mask) for function in functions]
     torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
     assert completed.grad is not None
     assert torch.equal(completed.grad != 0, mask.expand_as(completed) > 0)
@@ -202,7 +217,7 @@ def test_the_adversarial_term_reaches_the_completion_network() -> None:
     """Without eq. 2, what is left moves the fill; and with alpha 0 nothing does."""
     moved = []
     for alpha in (0.0, 1.0):
-        alone = dataclasses.replace(SMALL, alpha=alpha, tint_weight=0.0, gradient_weight=0.0)
+        alone = dataclasses.replace(SMALL, alpha=alpha, tint_weight=0.0, gradient_weight=0.0, similarity_weight=0.0)
         networks = make_networks(alone, adaptive=False)
         batch = make_batch()
         made = networks.completion(batch.image, batch.mask)
@@ -302,6 +317,7 @@ def test_balance_makes_both_gradients_equally_long() -> None:
     adversarial = torch.log(1 - judge(whole, patches_around(whole, batch.hole, 16)).sigmoid()).mean()
     arguments = (fill, batch.image, batch.mask)
     reconstruction = completion_loss(*arguments) + 6 * tint_loss(*arguments) + 10 * gradient_loss(*arguments)
+    reconstruction = reconstruction + 0.1 * similarity_loss(*arguments)
     norms = [torch.autograd.grad(loss, fill)[0].norm() for loss in (reconstruction, alpha * adversarial)]
     assert norms[0] > 0
     assert torch.allclose(norms[0], norms[1], rtol=1e-4)

@@ -20,7 +20,7 @@ def test_the_papers_recipe() -> None:
     assert recipe.phase_ends == (90_000, 100_000, 500_000)
     assert (recipe.resize, recipe.image_size, recipe.hole_size) == ((256, 384), 256, (96, 128))
     assert (recipe.optimizer, recipe.adversarial_loss, recipe.initialisation) == ("adadelta", "minimax", "pytorch")
-    assert (recipe.tint_weight, recipe.gradient_weight, recipe.strokes) == (0, 0, 0)
+    assert (recipe.tint_weight, recipe.gradient_weight, recipe.similarity_weight, recipe.strokes) == (0, 0, 0, 0)
 
 
 def test_the_papers_other_recipes() -> None:
@@ -86,6 +86,7 @@ def test_differences_are_named() -> None:
         ("discriminator_learning_rate: 0", "discriminator_learning_rate must be above 0"),
         ("alpha: -1", "alpha must be at least 0"),
         ("gradient_weight: -1", "gradient_weight must be at least 0"),
+        ("similarity_weight: .inf", "similarity_weight must be at least 0 and finite, not inf"),
         ("{strokes: 0.5, hole_position: centre}", "strokes 0.5 are anywhere, and hole_position is centre"),
         ("strokes: 1.5", "strokes must be a share in .0, 1., not 1.5"),
         ("balance_steps: -1", "balance_steps must be at least 0"),

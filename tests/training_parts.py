@@ -34,6 +34,7 @@ SMALL = Recipe(
     initialisation="spreading",
     tint_weight=6.0,
     gradient_weight=10.0,
+    similarity_weight=0.1,
 )
 
 

@@ -18,6 +18,7 @@ from glcic_hub.training.losses import (
     completion_loss,
     discriminator_loss,
     gradient_loss,
+    similarity_loss,
     tint_loss,
 )
 from glcic_hub.training.recipe import Recipe
@@ -210,6 +211,8 @@ def _reconstruction(completed: Tensor, batch: Batch, recipe: Recipe) -> tuple[Te
         objective = objective + recipe.tint_weight * tint_loss(completed, batch.image, batch.mask)
     if recipe.gradient_weight:
         objective = objective + recipe.gradient_weight * gradient_loss(completed, batch.image, batch.mask)
+    if recipe.similarity_weight:
+        objective = objective + recipe.similarity_weight * similarity_loss(completed, batch.image, batch.mask)
     return loss, objective
 
 

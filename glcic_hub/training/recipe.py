@@ -70,6 +70,7 @@ class Recipe:
     )
     tint_weight: float = _entry(0.0, "weight of the error of colour differences, added to eq. 2")
     gradient_weight: float = _entry(0.0, "weight of the error of differences between neighbours, added to eq. 2")
+    similarity_weight: float = _entry(0.0, "weight of 1 less the structural similarity, added to eq. 2")
     seed: int = _entry(0, "decides initial weights, order of the photographs, patches and holes")
 
     def __post_init__(self) -> None:
@@ -89,7 +90,7 @@ class Recipe:
         for name in ("learning_rate", "joint_learning_rate", "discriminator_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"recipe: {name} must be above 0 and finite, not {getattr(self, name)}")
-        for name in ("alpha", "tint_weight", "gradient_weight"):
+        for name in ("alpha", "tint_weight", "gradient_weight", "similarity_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"recipe: {name} must be at least 0 and finite, not {getattr(self, name)}")
         if not 0 <= self.strokes <= 1:
