@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +25,9 @@ from glcic_hub import GLCICConfig, GLCICPipeline
 from glcic_hub.networks import CompletionNetwork
 
 ROOT = Path(__file__).parent.parent
+
+# Where the suite runs in the background it is ignored, and so it would be by the servers that tests stop with it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # With `--cpu --num_processes 2` Accelerate starts a single process, unless there is MPI.
 LAUNCH_TWO = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
