@@ -26,7 +26,7 @@ from glcic_hub.networks import CompletionNetwork
 
 ROOT = Path(__file__).parent.parent
 
-# Where the suite runs in the background it is ignored, and so it would be by the servers that tests stop with it.
+# A suite in the background starts with SIGINT ignored; so would the servers that tests stop by it, and run for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # With `--cpu --num_processes 2` Accelerate starts a single process, unless there is MPI.
