@@ -425,6 +425,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from glcic_hub.evaluation import perceptual
     from glcic_hub.evaluation.report import as_markdown, write_report  # SciPy's statistics take a second
     from glcic_hub.evaluation.run import evaluate
 
@@ -440,6 +441,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     if not accelerator.is_main_process:
         return OK
     print(as_markdown(evaluation), end="")
+    if not perceptual.installed():
+        _say(f"note: {perceptual.NEEDED}")
     if options.output is not None:
         with _needs("evaluate", "the report"):
             write_report(evaluation, options.output, f"Image completion on {Path(options.photographs).name}")

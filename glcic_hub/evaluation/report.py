@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,13 +14,15 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from scipy.stats import bootstrap
 
-from glcic_hub.evaluation.metrics import METRICS, mean_of_defined
-from glcic_hub.evaluation.run import Evaluation
+from glcic_hub.evaluation.metrics import mean_of_defined
+from glcic_hub.evaluation.perceptual import frechet_distance, from_text
+from glcic_hub.evaluation.run import ALL_METRICS, Evaluation
 from glcic_hub.files import write_whole
 
-IN_HOLE = ("psnr", "ssim", "texture", "l1", "seam", "lightness", "a", "b")
+IN_HOLE = ("psnr", "ssim", "texture", "efficientnet", "l1", "seam", "lightness", "a", "b")
 WHOLE = ("psnr_whole", "ssim_whole", "l1_whole")
-PLOTTED = ("psnr", "ssim", "texture", "seam")
+COMPARED = ("psnr", "ssim", "texture", "efficientnet", "l1", "seam", "a", "b")
+PLOTTED = ("psnr", "ssim", "texture", "efficientnet", "seam")
 RESAMPLES = 2000
 
 
@@ -53,7 +56,8 @@ def means(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
     """For each method each metric, and `seconds`, over the photographs that all methods completed."""
     return {
         method: {
-            metric: estimate(list(evaluation.values(method, metric).values())) for metric in (*METRICS, "seconds")
+            metric: estimate(list(evaluation.values(method, metric).values()))
+            for metric in (*evaluation.metrics, "seconds")
         }
         for method in evaluation.methods
     }
@@ -65,9 +69,30 @@ def differences(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
     result: dict[str, dict[str, Estimate]] = {}
     for method in others:
         result[method] = {}
-        for metric in METRICS:
+        for metric in evaluation.metrics:
             reference, own = evaluation.values(first, metric), evaluation.values(method, metric)
             result[method][metric] = estimate([own[index] - reference[index] for index in reference])
+    return result
+
+
+class Frechet(NamedTuple):
+    """A method's Fréchet distance from the originals, and how many vectors of each it is of."""
+
+    distance: float
+    vectors: int
+
+
+def frechet(evaluation: Evaluation) -> dict[str, Frechet]:
+    """For each method; empty if the evaluation was without the extra "perceptual"."""
+    if "efficientnet" not in evaluation.metrics:
+        return {}
+    result = {}
+    for method in evaluation.methods:
+        original, completed = (
+            np.concatenate([from_text(text) for text in evaluation.values(method, entry).values()])
+            for entry in ("original_vectors", "completed_vectors")
+        )
+        result[method] = Frechet(frechet_distance(original, completed), len(completed))
     return result
 
 
@@ -75,18 +100,23 @@ def as_markdown(evaluation: Evaluation) -> str:
     """What was measured on, and the tables: in the hole, over the picture, and paired differences."""
     figures = means(evaluation)
     counted = len(evaluation.values(evaluation.methods[0], "psnr"))
+    measured = evaluation.metrics
     text = [
         f"{counted} photographs; {evaluation.protocol.describe()}. In brackets: bootstrap 95 % intervals over the "
         "photographs.",
         "In the hole:",
-        _table(figures, (*IN_HOLE, "seconds")),
+        _table(figures, (*(metric for metric in IN_HOLE if metric in measured), "seconds")),
         "Over the picture:",
         _table(figures, WHOLE),
     ]
+    if distances := frechet(evaluation):
+        heads = f"| method | Fréchet distance of {next(iter(distances.values())).vectors} vectors |\n|---|---|"
+        rows = [f"| {method} | {found.distance:.0f} |" for method, found in distances.items()]
+        text += ["Over the set, by EfficientNet's features in the hole:", "\n".join([heads, *rows])]
     if len(evaluation.methods) > 1:
         text += [
             f"Difference from {evaluation.methods[0]}, photograph by photograph:",
-            _table(differences(evaluation), ("psnr", "ssim", "texture", "l1", "seam", "a", "b"), sign="+"),
+            _table(differences(evaluation), [metric for metric in COMPARED if metric in measured], sign="+"),
         ]
     text += [_left_out(evaluation)] if _left_out(evaluation) else []
     if evaluation.failures:
@@ -106,7 +136,7 @@ def _failure(failure: dict[str, str]) -> str:
     return f"{failure['photograph']}{by}: {failure['error']}"
 
 
-def _table(figures: dict[str, dict[str, Estimate]], metrics: tuple[str, ...], sign: str = "") -> str:
+def _table(figures: dict[str, dict[str, Estimate]], metrics: Sequence[str], sign: str = "") -> str:
     heads = ["method", *(_label(metric) for metric in metrics)]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for method, row in figures.items():
@@ -117,11 +147,11 @@ def _table(figures: dict[str, dict[str, Estimate]], metrics: tuple[str, ...], si
 
 
 def _label(metric: str) -> str:
-    return "seconds" if metric == "seconds" else METRICS[metric].label
+    return "seconds" if metric == "seconds" else ALL_METRICS[metric].label
 
 
 def _digits(metric: str) -> int:
-    return 3 if metric == "seconds" else METRICS[metric].digits
+    return 3 if metric == "seconds" else ALL_METRICS[metric].digits
 
 
 def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
@@ -138,25 +168,31 @@ def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
         lstrip_blocks=True,
     )
     figures = means(evaluation)
-    metrics = (*IN_HOLE, *WHOLE, "seconds")
-    values = {method: {metric: evaluation.values(method, metric) for metric in METRICS} for method in figures}
+    measured = evaluation.metrics
+    metrics = (*(metric for metric in (*IN_HOLE, *WHOLE) if metric in measured), "seconds")
+    distances = frechet(evaluation)
+    values = {method: {metric: evaluation.values(method, metric) for metric in measured} for method in figures}
     pictures = []
     names = {record["index"]: record["photograph"] for record in evaluation.records}
     for index in values[evaluation.methods[0]]["psnr"]:
-        scores = {method: {m: _plain(values[method][m][index]) for m in METRICS} for method in figures}
+        scores = {method: {m: _plain(values[method][m][index]) for m in measured} for method in figures}
         strip = (output / "pictures" / f"{index}.jpg").read_bytes()
         pictures.append({"name": names[index], "scores": scores, "strip": base64.b64encode(strip).decode()})
     page = environment.get_template("report.html").render(
         title=title,
         summary=f"{len(pictures)} photographs; {evaluation.protocol.describe()}",
-        heads=[_label(metric) for metric in metrics],
+        heads=[*(_label(metric) for metric in metrics), *(["Fréchet distance"] if distances else [])],
         rows=[
-            (method, [(row[metric].mean, row[metric].show(_digits(metric))) for metric in metrics])
+            (
+                method,
+                [(row[metric].mean, row[metric].show(_digits(metric))) for metric in metrics]
+                + [(found.distance, f"{found.distance:.0f}") for name, found in distances.items() if name == method],
+            )
             for method, row in figures.items()
         ],
         plots=Markup(_plots(figures, values)),
         methods=list(evaluation.methods),
-        metrics=[(metric, METRICS[metric].label, METRICS[metric].best) for metric in METRICS],
+        metrics=[(name, metric.label, metric.best) for name, metric in measured.items()],
         failures=[_failure(failure) for failure in evaluation.failures],
         pictures=pictures,
     )
@@ -175,7 +211,8 @@ def _plots(figures: dict[str, dict[str, Estimate]], values: dict[str, dict[str, 
 
     names = list(figures)[::-1]
     figure = Figure(figsize=(11, 0.9 + 0.32 * len(names)), layout="constrained")
-    for axes, metric in zip(figure.subplots(1, len(PLOTTED), sharey=True), PLOTTED, strict=True):
+    plotted = [metric for metric in PLOTTED if metric in figures[names[0]]]
+    for axes, metric in zip(figure.subplots(1, len(plotted), sharey=True), plotted, strict=True):
         for place, name in enumerate(names):
             single = [value for value in values[name][metric].values() if math.isfinite(value)]
             low, high = np.percentile(single, [10, 90]) if single else (math.nan, math.nan)
@@ -183,7 +220,7 @@ def _plots(figures: dict[str, dict[str, Estimate]], values: dict[str, dict[str, 
             mean = figures[name][metric]
             axes.plot([mean.low, mean.high], [place, place], color="#333333", linewidth=1.5)
             axes.plot(mean.mean, place, "o", color="#d9480f", markersize=5)
-        axes.set_title(METRICS[metric].label, fontsize=10)
+        axes.set_title(ALL_METRICS[metric].label, fontsize=10)
         axes.set_yticks(range(len(names)), names)
         axes.spines[["top", "right", "left"]].set_visible(False)
     buffer = io.StringIO()

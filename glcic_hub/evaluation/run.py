@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from glcic_hub.evaluation import perceptual
 from glcic_hub.evaluation.methods import Method
-from glcic_hub.evaluation.metrics import METRICS, hole_metrics
+from glcic_hub.evaluation.metrics import METRICS, Metric, hole_metrics
 from glcic_hub.evaluation.protocol import HOLES, Case, Protocol, case_opener, short_name
 from glcic_hub.files import first_line, printable, write_whole
 from glcic_hub.folders import join_processes
@@ -35,6 +36,9 @@ PANEL_SIDE = 192
 
 HOLE_COLOUR = (128, 128, 128)
 
+ALL_METRICS = {**METRICS, **perceptual.PERCEPTUAL_METRICS}
+"""Of them an evaluation without the extra "perceptual" has `METRICS` alone."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -45,7 +49,9 @@ class Evaluation:
         photographs: How many there were.
         methods: Names in the order of tables, without those that failed on more than half of what others completed.
         records: One for each photograph that a method completed: `photograph` (name), `index`, `method`, `seconds`,
-            and the metrics of `hole_metrics`.
+            and the metrics of `hole_metrics`. With the extra "perceptual" also what `perceptual.compare` gives:
+            `efficientnet`, its distance, and the vectors of the original (`original_vectors`) and of the completed
+            picture (`completed_vectors`), as text.
         failures: One for each that it did not: `photograph`, `index`, `method` (empty if the photograph or its mask
             cannot be used), and `error`.
     """
@@ -56,13 +62,18 @@ class Evaluation:
     records: tuple[dict[str, Any], ...]
     failures: tuple[dict[str, Any], ...]
 
-    def values(self, method: str, metric: str) -> dict[int, float]:
-        """A metric for each photograph's index, of those that all methods completed, so that means compare."""
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What was measured on each photograph."""
+        return {name: metric for name, metric in ALL_METRICS.items() if name in self.records[0]}
+
+    def values(self, method: str, entry: str) -> dict[int, Any]:
+        """A record's entry by photograph's index, where all methods completed it, so that means compare."""
         counts: dict[int, int] = {}
         for record in self.records:
             counts[record["index"]] = counts.get(record["index"], 0) + (record["method"] in self.methods)
         return {
-            record["index"]: record[metric]
+            record["index"]: record[entry]
             for record in self.records
             if record["method"] == method and counts[record["index"]] == len(self.methods)
         }
@@ -170,7 +181,7 @@ def _measure(
                 warnings.simplefilter("ignore", UserWarning)  # of large holes, at each of them
                 completed = to_uint8(method(case.image, case.mask))
             seconds = time.perf_counter() - begin
-            figures = hole_metrics(case.image, completed, case.mask)
+            figures = {**hole_metrics(case.image, completed, case.mask), **_compare(case, completed)}
             records.append({"index": index, "method": name, "seconds": seconds, **figures})
         except Exception as error:  # whatever a method of others raises
             completed = panels[0]
@@ -179,6 +190,22 @@ def _measure(
     if output is not None:
         _save_panels([*panels, case.image], output / "pictures" / f"{index}.jpg")
     yield from records
+
+
+def _compare(case: Case, completed: NDArray[np.uint8]) -> dict[str, Any]:
+    """A record's entries of the extra "perceptual"; none without it.
+
+    The Fréchet distance is of a whole set, so records keep the vectors: a run that goes on, or has several processes,
+    has them as it has the metrics.
+    """
+    if not perceptual.installed():
+        return {}
+    found = perceptual.compare(case.image, completed, case.mask)
+    return {
+        "efficientnet": found.distance,
+        "original_vectors": perceptual.as_text(found.original),
+        "completed_vectors": perceptual.as_text(found.completed),
+    }
 
 
 def _save_panels(panels: Sequence[NDArray[np.uint8]], path: Path) -> None:
@@ -198,7 +225,7 @@ def _identity(
     identity = {
         "protocol": asdict(protocol),
         "methods": list(methods),
-        "metrics": list(METRICS),
+        "metrics": list(ALL_METRICS if perceptual.installed() else METRICS),
         "photographs": len(photographs),
         "files": _digest(photographs.paths) if isinstance(photographs, Folder) else "",
         "masks": _digest(find_pictures(Path(protocol.holes))) if protocol.holes not in HOLES else "",
