@@ -124,9 +124,10 @@ def pixels(path: str | Path) -> NDArray[np.uint8]:
 
 
 def changed(before: Path, after: Path) -> NDArray[np.bool_]:
-    first, second = (pixels(path).astype(int) for path in (before, after))
+    first, second = pixels(before), pixels(after)
     assert first.shape == second.shape
-    return np.asarray((first != second).any(axis=2))
+    red, green, blue = np.moveaxis(first != second, 2, 0)  # any(axis=2) takes ten times as long
+    return np.asarray(red | green | blue)
 
 
 def square(height: int, width: int, begin: int, side: int) -> NDArray[np.bool_]:
@@ -137,7 +138,8 @@ def square(height: int, width: int, begin: int, side: int) -> NDArray[np.bool_]:
 
 def test_full_size(pretrained: GLCICPipeline, tmp_path: Path) -> None:
     """24 megapixels, painted on a small copy: size and all that is not painted stay, bit for bit."""
-    path = save(np.kron(blue_photo(400, 600), np.ones((10, 10, 1), np.uint8)), tmp_path / "large.jpg", quality=90)
+    # In large squares, as a PNG of noise takes six seconds more.
+    path = save(np.kron(blue_photo(40, 60), np.ones((100, 100, 1), np.uint8)), tmp_path / "large.jpg", quality=90)
     result = complete_file(pretrained, str(path), strokes=grown(square(800, PREVIEW_SIDE, 300, 20), 3))
     assert result.path.name == "large_completed.png" and "6000×4000 pixels, hole" in result.message
     difference = changed(path, result.path)
@@ -335,8 +337,8 @@ def test_what_the_page_would_not_send(server: str, hub: LocalHub, tmp_path: Path
     good = upload(server, encode(blue_photo(30, 30)), "a.png")
     session = Session(server)
     assert succeeded(session.begin(good))
-    drawing = {"background": file_data(good), "layers": [file_data(good)] * 10_000, "composite": None, "id": None}
-    assert "10000 layers, and at most 8 are taken" in session.run(drawing)
+    drawing = {"background": file_data(good), "layers": [file_data(good)] * 1000, "composite": None, "id": None}
+    assert "1000 layers, and at most 8 are taken" in session.run(drawing)
     layer = np.dstack([blue_photo(30, 30), square(30, 30, 9, 5).astype(np.uint8) * 255])
     painted = {**drawing, "layers": [file_data(upload(server, encode(layer), "l.png"))]}
     mask = upload(server, encode(square(30, 30, 5, 9).astype(np.uint8) * 255), "m.png")
