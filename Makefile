@@ -4,7 +4,7 @@ VENV := .venv
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .DELETE_ON_ERROR:
-.PHONY: demo sample card test test-all lint format clean
+.PHONY: demo sample card test test-all browser lint format clean
 
 demo: $(VENV)/.installed-dev  ## start the demo
 	$(VENV)/bin/glcic demo
@@ -19,11 +19,19 @@ card: $(VENV)/.installed  ## make the packaged weights' model card and its pictu
 	    from glcic_hub.card import write_card; \
 	    write_card(Path('glcic_hub/pretrained'), GLCICPipeline.from_pretrained(), name='')"
 
-test: $(VENV)/.installed-dev  ## run the tests
+test: $(VENV)/.installed-dev browser  ## run the tests
 	$(VENV)/bin/python -m pytest
 
-test-all: $(VENV)/.installed-dev  ## run the tests, the slow ones, too
+test-all: $(VENV)/.installed-dev browser  ## run the tests, the slow ones, too
 	$(VENV)/bin/python -m pytest -m "slow or not slow"
+
+# Only the tests in a browser need it, and they are skipped without: if it cannot be had, the others run all the same.
+browser:  ## install Chromium, which root can do where there is apt-get, unless there is a browser
+	@if command -v chromium || command -v chromium-browser || command -v google-chrome; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get; then \
+	    echo "installing Chromium, for the tests in a browser" >&2; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium || true; \
+	fi >/dev/null
 
 lint: $(VENV)/.installed-dev  ## check style and types
 	$(VENV)/bin/ruff format --check .

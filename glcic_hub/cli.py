@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import torch
 
 from glcic_hub.comparison import side_by_side
 from glcic_hub.convert import convert
+from glcic_hub.demo_folder import use_own_folder
 from glcic_hub.evaluation.methods import ALL_BASELINES, FAST_BASELINES, fingerprint, make_methods, model_names
 from glcic_hub.evaluation.protocol import HOLES, Protocol
 from glcic_hub.export import export
@@ -524,6 +526,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C, and removes its files
+    use_own_folder()
     with _needs("demo", "the demo"):
         from glcic_hub.demo import launch, make_demo
     launch(make_demo(options.model), host=options.host, port=options.port, share=options.share)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -32,7 +34,6 @@ from glcic_hub.demo_files import (
     make_preview,
     new_folder,
     remove_old,
-    remove_own,
     snap,
     strokes_of,
     upright,
@@ -351,6 +352,8 @@ def make_demo(model: str | None = None) -> gr.Blocks:
 def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None, share: bool = False) -> None:
     """Starts the demo, and serves until it is interrupted.
 
+    Files go where Gradio puts them, unless `use_own_folder` was called before.
+
     Args:
         demo: As `make_demo` built it.
         host: The address to listen on; None takes `GRADIO_SERVER_NAME`, else this machine alone.
@@ -361,6 +364,7 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
         OSError: The port is taken.
     """
     demo.launch(
+        prevent_thread_lock=True,
         server_name=host,
         server_port=port,
         share=share,
@@ -369,11 +373,20 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
         css=CSS,
         app_kwargs={"routes": [Route("/health", _health)], "lifespan": _cleaned},
     )
+    with suppress(KeyboardInterrupt):
+        while demo.is_running:
+            time.sleep(0.1)
+    demo.close()  # lets go of the pages that are open; what Gradio does on an interrupt waits for them
+    # Whoever still sends or waits has had five seconds, and is cut off, without a traceback for each: nothing is to be
+    # written any more when the files are removed.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    demo.server.force_exit = True
+    demo.server.thread.join()
 
 
 @asynccontextmanager
 async def _cleaned(_: Any) -> AsyncIterator[None]:
-    """Removes results that are too old while the demo serves, and all of them when it ends."""
+    """Removes results that are too old while the demo serves."""
 
     async def clean() -> None:
         while True:
@@ -383,7 +396,6 @@ async def _cleaned(_: Any) -> AsyncIterator[None]:
     cleaning = asyncio.create_task(clean())
     yield
     cleaning.cancel()
-    remove_own()
 
 
 async def _health(_: Any) -> JSONResponse:

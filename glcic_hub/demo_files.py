@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -32,6 +31,8 @@ PREVIEW_SIDE = 1200
 
 KEPT_SECONDS = 3600
 """Uploads and results are deleted after this time."""
+
+RESULT_PREFIX = "glcic-result-"
 
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
 """Of formats that are written; others become PNG."""
@@ -201,27 +202,18 @@ def upright(path: str) -> str:
 
 def new_folder() -> Path:
     """A folder for files of the demo, beside the uploads."""
-    results = _results()
-    results.mkdir(parents=True, mode=0o700, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=results))
+    uploads = Path(get_upload_folder())
+    # Without its parents: once the demo has removed its folder, nothing makes it anew.
+    uploads.mkdir(mode=0o700, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=RESULT_PREFIX, dir=uploads))
 
 
 def remove_old() -> None:
-    """Removes the folders of `new_folder` that are too old, also those of demos that were killed."""
-    for folder in _results().glob("*"):
-        with suppress(FileNotFoundError):
+    """Removes the folders of `new_folder` that are too old; Gradio does so with uploads."""
+    for folder in Path(get_upload_folder()).glob(f"{RESULT_PREFIX}*"):
+        with suppress(FileNotFoundError):  # where demos share a folder, another was quicker
             if folder.stat().st_mtime < time.time() - KEPT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
-
-
-def remove_own() -> None:
-    """Removes all folders that this process made."""
-    for folder in _results().glob(f"{os.getpid()}-*"):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _results() -> Path:
-    return Path(get_upload_folder()) / "glcic-demo"
 
 
 def _format_of(path: str) -> str:

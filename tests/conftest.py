@@ -132,14 +132,29 @@ def wait_for_answer(address: str, process: subprocess.Popen[Any], seconds: float
             time.sleep(0.2)
 
 
+NO_BROWSER = "Chromium is not installed"
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Chromium, without a window."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
-        pytest.skip("Chromium is not installed")
+        pytest.skip(NO_BROWSER)
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         started = playwright.chromium.launch(executable_path=path, args=flags)
         yield started
         started.close()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # after the list of what was skipped
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Says in the end what was not tested for want of a browser, and how to get one."""
+    yield
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if NO_BROWSER in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(
+            f"{len(skipped)} tests in a browser were skipped: there is no Chromium. `make browser` installs it "
+            "(Debian, as root); elsewhere take the system's package manager."
+        )
