@@ -48,10 +48,10 @@ clean:  ## remove the environment and all that was made
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt glcic_hub/_exemplars.cpp | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed-dev: pyproject.toml setup.py constraints.txt glcic_hub/_exemplars.cpp | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable ".[dev]"
 	touch $(VENV)/.installed $@

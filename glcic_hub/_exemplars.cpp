@@ -1,0 +1,579 @@
+// The inner loops of exemplars.py: similar patches, alpha expansion by maximum flow, and levelled seams.
+//
+// All decisions are made in integers, and the floating-point sums run in one order, so the results are the same on every
+// machine. Arrays are C-contiguous and checked by exemplars.py.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <deque>
+#include <limits>
+#include <utility>
+#include <vector>
+
+namespace py = pybind11;
+
+template <typename T>
+using Array = py::array_t<T, py::array::c_style>;
+
+namespace {
+
+constexpr int NONE = -1;
+constexpr int UNUSABLE = 1 << 26;  // the cost of a label at a pixel for which its source is not known
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Similar patches: where each known patch has its like (PatchMatch, Barnes et al. 2009)
+
+class Random {  // xorshift64*, Marsaglia 2003
+ public:
+  explicit Random(uint64_t seed) : state_(seed * 0x9E3779B97F4A7C15ull + 1) {}
+  int below(int bound) {
+    state_ ^= state_ >> 12;
+    state_ ^= state_ << 25;
+    state_ ^= state_ >> 27;
+    const uint64_t drawn = (state_ * 0x2545F4914F6CDD1Dull) >> 32;
+    return static_cast<int>((drawn * static_cast<uint64_t>(bound)) >> 32);
+  }
+
+ private:
+  uint64_t state_;
+};
+
+struct Match {
+  int y = NONE, x = NONE, distance = std::numeric_limits<int>::max();
+};
+
+int patch_distance(const uint8_t* image, int row, int ay, int ax, int by, int bx, int radius, int enough) {
+  int sum = 0;
+  for (int dy = -radius; dy <= radius; ++dy) {
+    const uint8_t* a = image + (ay + dy) * row + (ax - radius) * 3;
+    const uint8_t* b = image + (by + dy) * row + (bx - radius) * 3;
+    for (int i = 0; i < (2 * radius + 1) * 3; ++i) {
+      const int difference = static_cast<int>(a[i]) - static_cast<int>(b[i]);
+      sum += difference * difference;
+    }
+    if (sum >= enough) break;
+  }
+  return sum;
+}
+
+// Finds for patches at every other pixel the most similar one at least `apart` pixels away: (n, 2) offsets dy, dx.
+Array<int32_t> similar_offsets(const Array<uint8_t>& image, const Array<uint8_t>& whole, int radius, int apart,
+                               int sweeps) {
+  const int height = static_cast<int>(image.shape(0)), width = static_cast<int>(image.shape(1));
+  const uint8_t *pixels = image.data(), *usable = whole.data();
+  std::vector<std::pair<int, int>> centres, sources;
+  for (int y = 0; y < height; ++y)
+    for (int x = 0; x < width; ++x)
+      if (usable[y * width + x]) {
+        sources.emplace_back(y, x);
+        if (y % 2 == 0 && x % 2 == 0) centres.emplace_back(y, x);
+      }
+  std::vector<Match> best(static_cast<size_t>(height) * width);
+  {
+    py::gil_scoped_release release;
+    Random random(1);
+    const auto attempt = [&](int y, int x, int sy, int sx) {
+      if (sy < 0 || sx < 0 || sy >= height || sx >= width || !usable[sy * width + sx]) return;
+      if ((sy - y) * (sy - y) + (sx - x) * (sx - x) < apart * apart) return;
+      Match& match = best[y * width + x];
+      const int distance = patch_distance(pixels, width * 3, y, x, sy, sx, radius, match.distance);
+      if (distance < match.distance) match = {sy, sx, distance};
+    };
+    const auto attempt_anywhere = [&](int y, int x) {
+      const auto [sy, sx] = sources[random.below(static_cast<int>(sources.size()))];
+      attempt(y, x, sy, sx);
+    };
+    for (const auto& [y, x] : centres)
+      for (int i = 0; i < 4; ++i) attempt_anywhere(y, x);
+    for (int sweep = 0; sweep < sweeps; ++sweep) {
+      const bool forward = sweep % 2 == 0;
+      const int back = forward ? -2 : 2;
+      for (size_t i = 0; i < centres.size(); ++i) {
+        const auto [y, x] = centres[forward ? i : centres.size() - 1 - i];
+        // Neighbours' matches, shifted, and then others at random, nearer and nearer to the best so far.
+        for (const auto& [ny, nx] : {std::pair<int, int>{y + back, x}, std::pair<int, int>{y, x + back}}) {
+          if (ny < 0 || nx < 0 || ny >= height || nx >= width || best[ny * width + nx].y == NONE) continue;
+          attempt(y, x, best[ny * width + nx].y + y - ny, best[ny * width + nx].x + x - nx);
+        }
+        for (int reach = std::max(height, width); reach >= 1; reach /= 2) {
+          const Match match = best[y * width + x];
+          if (match.y == NONE)
+            attempt_anywhere(y, x);
+          else
+            attempt(y, x, match.y + random.below(2 * reach + 1) - reach, match.x + random.below(2 * reach + 1) - reach);
+        }
+      }
+    }
+  }
+  std::vector<int32_t> found;
+  for (const auto& [y, x] : centres) {
+    const Match& match = best[y * width + x];
+    if (match.y == NONE) continue;
+    found.push_back(match.y - y);
+    found.push_back(match.x - x);
+  }
+  Array<int32_t> offsets({static_cast<py::ssize_t>(found.size() / 2), static_cast<py::ssize_t>(2)});
+  std::copy(found.begin(), found.end(), offsets.mutable_data());
+  return offsets;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Maximum flow with two search trees (Boykov and Kolmogorov 2004), which is fastest on the grids of pictures
+
+class Flow {
+ public:
+  void begin(int nodes) {
+    nodes_.assign(nodes, Node{});
+    arcs_.clear();
+    value_ = 0;
+    time_ = 0;
+  }
+
+  // Adds what it costs if node i ends on the sink's side, and if it ends on the source's.
+  void add_costs(int i, int sink, int source) {
+    const int excess = nodes_[i].excess;
+    if (excess > 0)
+      sink += excess;
+    else
+      source -= excess;
+    value_ += std::min(sink, source);
+    nodes_[i].excess = sink - source;
+  }
+
+  // Adds what it costs if i ends on the source's side and j on the sink's.
+  void add_arc(int i, int j, int capacity) {
+    const int arc = static_cast<int>(arcs_.size());
+    arcs_.push_back({j, nodes_[i].first, capacity});
+    nodes_[i].first = arc;
+    arcs_.push_back({i, nodes_[j].first, 0});
+    nodes_[j].first = arc + 1;
+  }
+
+  // Finds the least cost, and with it each node's side.
+  int64_t solve() {
+    active_.clear();
+    for (int i = 0; i < static_cast<int>(nodes_.size()); ++i) {
+      Node& node = nodes_[i];
+      node.sink = node.excess < 0;
+      node.parent = node.excess ? TERMINAL : FREE;
+      node.distance = 1;
+      if (node.excess) activate(i);
+    }
+    while (!active_.empty()) {
+      const int i = active_.front();
+      active_.pop_front();
+      nodes_[i].active = false;
+      // A node may grow its tree again after each path that is found from it.
+      for (int bridge = grow(i); bridge != NONE; bridge = grow(i)) {
+        ++time_;
+        augment(bridge);
+        adopt_orphans();
+      }
+    }
+    return value_;
+  }
+
+  bool on_sink_side(int i) const { return nodes_[i].parent != FREE && nodes_[i].sink; }
+
+ private:
+  static constexpr int FREE = -1, TERMINAL = -2, ORPHAN = -3;
+  struct Arc {
+    int head, next, capacity;  // that of a pair's other arc is at index ^ 1
+  };
+  struct Node {
+    int first = NONE, parent = FREE, stamp = 0, distance = 0, excess = 0;
+    bool sink = false, active = false;
+  };
+
+  void activate(int i) {
+    if (nodes_[i].active) return;
+    nodes_[i].active = true;
+    active_.push_back(i);
+  }
+
+  // Grows a tree from node i; gives the arc that touches the other tree, from the source's to the sink's.
+  int grow(int i) {
+    const Node& node = nodes_[i];
+    if (node.parent == FREE) return NONE;
+    for (int arc = node.first; arc != NONE; arc = arcs_[arc].next) {
+      if (!arcs_[node.sink ? arc ^ 1 : arc].capacity) continue;
+      Node& other = nodes_[arcs_[arc].head];
+      if (other.parent == FREE) {
+        other.sink = node.sink;
+        other.parent = arc ^ 1;
+        other.stamp = node.stamp;
+        other.distance = node.distance + 1;
+        activate(arcs_[arc].head);
+      } else if (other.sink != node.sink) {
+        return node.sink ? arc ^ 1 : arc;
+      } else if (other.stamp <= node.stamp && other.distance > node.distance) {
+        other.parent = arc ^ 1;  // a shorter way to the root
+        other.stamp = node.stamp;
+        other.distance = node.distance + 1;
+      }
+    }
+    return NONE;
+  }
+
+  // Pushes as much as goes through the path over an arc between the trees.
+  void augment(int bridge) {
+    const int ends[2] = {arcs_[bridge ^ 1].head, arcs_[bridge].head};
+    int least = arcs_[bridge].capacity;
+    for (int side = 0; side < 2; ++side) {
+      int i = ends[side];
+      for (; nodes_[i].parent != TERMINAL; i = arcs_[nodes_[i].parent].head)
+        least = std::min(least, arcs_[side ? nodes_[i].parent : nodes_[i].parent ^ 1].capacity);
+      least = std::min(least, std::abs(nodes_[i].excess));
+    }
+    arcs_[bridge].capacity -= least;
+    arcs_[bridge ^ 1].capacity += least;
+    for (int side = 0; side < 2; ++side) {
+      int i = ends[side];
+      while (nodes_[i].parent != TERMINAL) {
+        const int arc = side ? nodes_[i].parent : nodes_[i].parent ^ 1;
+        const int next = arcs_[nodes_[i].parent].head;
+        arcs_[arc].capacity -= least;
+        arcs_[arc ^ 1].capacity += least;
+        if (!arcs_[arc].capacity) orphan(i);
+        i = next;
+      }
+      nodes_[i].excess += side ? least : -least;
+      if (!nodes_[i].excess) orphan(i);
+    }
+    value_ += least;
+  }
+
+  void orphan(int i) {
+    nodes_[i].parent = ORPHAN;
+    orphans_.push_front(i);
+  }
+
+  // Finds new parents for the nodes that lost theirs, or sets them free.
+  void adopt_orphans() {
+    while (!orphans_.empty()) {
+      const int i = orphans_.front();
+      orphans_.pop_front();
+      const bool sink = nodes_[i].sink;
+      int best = NONE, best_distance = std::numeric_limits<int>::max();
+      for (int arc = nodes_[i].first; arc != NONE; arc = arcs_[arc].next) {
+        const int j = arcs_[arc].head;
+        if (!arcs_[sink ? arc : arc ^ 1].capacity || nodes_[j].sink != sink || nodes_[j].parent == FREE) continue;
+        const int distance = distance_to_root(j);
+        if (distance < best_distance) {
+          best = arc;
+          best_distance = distance;
+        }
+        if (distance < std::numeric_limits<int>::max()) mark(j, distance);
+      }
+      nodes_[i].parent = best;
+      if (best != NONE) {
+        nodes_[i].stamp = time_;
+        nodes_[i].distance = best_distance + 1;
+        continue;
+      }
+      for (int arc = nodes_[i].first; arc != NONE; arc = arcs_[arc].next) {
+        const int j = arcs_[arc].head;
+        const int parent = nodes_[j].parent;
+        if (nodes_[j].sink != sink || parent == FREE) continue;
+        if (arcs_[sink ? arc : arc ^ 1].capacity) activate(j);
+        if (parent >= 0 && arcs_[parent].head == i) {
+          nodes_[j].parent = ORPHAN;
+          orphans_.push_back(j);
+        }
+      }
+    }
+  }
+
+  int distance_to_root(int j) {
+    for (int distance = 0;; ++distance) {
+      if (nodes_[j].stamp == time_) return distance + nodes_[j].distance;
+      const int parent = nodes_[j].parent;
+      if (parent == TERMINAL) {
+        nodes_[j].stamp = time_;
+        nodes_[j].distance = 1;
+        return distance + 1;
+      }
+      if (parent < 0) return std::numeric_limits<int>::max();
+      j = arcs_[parent].head;
+    }
+  }
+
+  void mark(int j, int distance) {
+    for (; nodes_[j].stamp != time_; j = arcs_[nodes_[j].parent].head) {
+      nodes_[j].stamp = time_;
+      nodes_[j].distance = distance--;
+    }
+  }
+
+  std::vector<Node> nodes_;
+  std::vector<Arc> arcs_;
+  std::deque<int> active_, orphans_;
+  int64_t value_ = 0;
+  int time_ = 0;
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The labelling: which source each pixel of the hole is copied from
+
+struct Weights {
+  int colour, gradient, seam, guide, context, radius;
+};
+
+class Labelling {
+ public:
+  Labelling(const Array<uint8_t>& sources, const Array<uint8_t>& known, const Array<uint8_t>& hole,
+            const Array<uint8_t>& visible, const Array<uint8_t>& guide, const Array<uint8_t>& blurred, const Array<int32_t>& labels,
+            const Weights& weights)
+      : height_(static_cast<int>(hole.shape(0))),
+        width_(static_cast<int>(hole.shape(1))),
+        channels_(static_cast<int>(sources.shape(3))),
+        label_count_(static_cast<int>(labels.shape(0))),
+        sources_(sources.data()),
+        known_(known.data()),
+        hole_(hole.data()),
+        visible_(visible.data()),
+        guide_(guide.data()),
+        blurred_(blurred.data()),
+        labels_(labels.data()),
+        weights_(weights),
+        number_(static_cast<size_t>(height_) * width_, NONE) {
+    for (int i = 0; i < height_ * width_; ++i)
+      if (hole_[i]) {
+        number_[i] = static_cast<int>(pixels_.size());
+        pixels_.push_back(i);
+      }
+    if (static_cast<int64_t>(pixels_.size()) * label_count_ <= 1 << 22)
+      costs_.assign(pixels_.size() * static_cast<size_t>(label_count_), NONE);
+  }
+
+  int size() const { return static_cast<int>(pixels_.size()); }
+  int pixel(int i) const { return pixels_[i]; }
+
+  // What a label costs at a pixel: its distance from the guide, and from what is known around the hole.
+  int cost(int i, int label) {
+    if (label == NONE) return UNUSABLE;
+    if (costs_.empty()) return compute_cost(i, label);
+    int& cost = costs_[static_cast<size_t>(i) * label_count_ + label];
+    if (cost == NONE) cost = compute_cost(i, label);
+    return cost;
+  }
+
+  // Lets each pixel of `members` keep its label or take this one, whichever costs least in all.
+  int64_t expand(int label, const std::vector<int>& members, std::vector<int>& chosen) {
+    free_.clear();
+    node_.resize(pixels_.size(), NONE);
+    for (const int i : members)
+      if (chosen[i] != label && cost(i, label) < UNUSABLE) {
+        node_[i] = static_cast<int>(free_.size());
+        free_.push_back(i);
+      }
+    flow_.begin(static_cast<int>(free_.size()));
+    int64_t before = 0, beyond = 0;
+    for (const int i : free_) {
+      const int kept = cost(i, chosen[i]);
+      flow_.add_costs(node_[i], cost(i, label), kept);
+      before += kept;
+      const int y = pixels_[i] / width_, x = pixels_[i] % width_;
+      for (int side = 0; side < 4; ++side) {
+        const int ny = y + DOWN[side], nx = x + RIGHT[side];
+        const int j = inside(ny, nx) ? number_[ny * width_ + nx] : NONE;
+        if (j == NONE) continue;
+        const int keep_both = seam(chosen[i], chosen[j], y, x, ny, nx);
+        const int take_one = seam(label, chosen[j], y, x, ny, nx);
+        if (node_[j] == NONE) {
+          flow_.add_costs(node_[i], take_one, keep_both);
+          before += keep_both;
+        } else if (side < 2) {
+          // Kolmogorov and Zabih 2004. Differences are a metric but for the texture's rounding; what is over is cut.
+          const int take_other = seam(chosen[i], label, y, x, ny, nx);
+          const int keep = std::min(keep_both, take_one + take_other);
+          flow_.add_costs(node_[i], take_one, keep);
+          flow_.add_costs(node_[j], 0, take_one);
+          flow_.add_arc(node_[i], node_[j], take_one + take_other - keep);
+          before += keep;
+          beyond -= take_one;
+        }
+      }
+    }
+    const int64_t gain = free_.empty() ? 0 : before - (flow_.solve() + beyond);
+    for (const int i : free_) {
+      if (gain > 0 && flow_.on_sink_side(node_[i])) chosen[i] = label;
+      node_[i] = NONE;
+    }
+    return gain;
+  }
+
+ private:
+  static constexpr int DOWN[4] = {0, 1, 0, -1}, RIGHT[4] = {1, 0, -1, 0};
+
+  bool inside(int y, int x) const { return y >= 0 && x >= 0 && y < height_ && x < width_; }
+
+  // Where a label has its pixel for (y, x), as an index into all sources; NONE if that is not known.
+  int64_t source(int label, int y, int x) const {
+    if (label == NONE) return NONE;
+    const int32_t* place = labels_ + label * 3;
+    if (!inside(y + place[1], x + place[2])) return NONE;
+    const int64_t at = (static_cast<int64_t>(place[0]) * height_ + y + place[1]) * width_ + x + place[2];
+    return known_[at] ? at : NONE;
+  }
+
+  int compute_cost(int i, int label) const {
+    const int y = pixels_[i] / width_, x = pixels_[i] % width_;
+    const int64_t at = source(label, y, x);
+    if (at == NONE) return UNUSABLE;
+    int64_t sum = 0;
+    for (int c = 0; c < 3; ++c) sum += std::abs(int{guide_[pixels_[i] * 3 + c]} - int{blurred_[at * 3 + c]});
+    sum *= weights_.guide;
+    // The seam to what is known beside the hole, and how alike the surroundings are.
+    int64_t around = 0;
+    for (int dy = -weights_.radius; dy <= weights_.radius; ++dy)
+      for (int dx = -weights_.radius; dx <= weights_.radius; ++dx) {
+        if (!inside(y + dy, x + dx)) continue;
+        const int there = (y + dy) * width_ + x + dx;
+        if (!visible_[there]) continue;
+        const int64_t other = source(label, y + dy, x + dx);
+        int difference = other == NONE ? UNKNOWN * channels_ : 0;
+        for (int c = 0; other != NONE && c < channels_; ++c)
+          difference += std::abs(int{sources_[int64_t{there} * channels_ + c]} - int{sources_[other * channels_ + c]});
+        around += difference;
+        if (std::abs(dy) + std::abs(dx) == 1) sum += int64_t{2} * weights_.colour * difference;
+      }
+    const int patch = (2 * weights_.radius + 1) * (2 * weights_.radius + 1);
+    return static_cast<int>(std::min<int64_t>(sum + around * weights_.context / patch, UNUSABLE / 4));
+  }
+
+  // What a seam between two labels costs: the difference of their colours, and of their gradients across it.
+  int seam(int a, int b, int py, int px, int qy, int qx) const {
+    if (a == b) return 0;
+    const int64_t pa = source(a, py, px), pb = source(b, py, px), qa = source(a, qy, qx), qb = source(b, qy, qx);
+    const bool at_p = pa != NONE && pb != NONE, at_q = qa != NONE && qb != NONE;
+    if (!at_p && !at_q) return weights_.seam + 2 * UNKNOWN * channels_ * weights_.colour;
+    int colour = 0, gradient = 0;
+    for (int c = 0; c < channels_; ++c) {
+      int p = at_p ? sources_[pa * channels_ + c] - sources_[pb * channels_ + c] : 0;
+      int q = at_q ? sources_[qa * channels_ + c] - sources_[qb * channels_ + c] : p;
+      if (!at_p) p = q;
+      colour += std::abs(p) + std::abs(q);
+      gradient += std::abs(p - q);
+    }
+    return weights_.seam + weights_.colour * colour + weights_.gradient * gradient;
+  }
+
+  static constexpr int UNKNOWN = 64;  // the difference, in levels of 255, that counts where one side is not known
+
+  int height_, width_, channels_, label_count_;
+  const uint8_t *sources_, *known_, *hole_, *visible_, *guide_, *blurred_;
+  const int32_t* labels_;
+  Weights weights_;
+  std::vector<int> pixels_, number_, node_, free_, costs_;
+  Flow flow_;
+};
+
+// Chooses a label for each pixel of the hole by alpha expansion (Boykov, Veksler and Zabih 2001).
+//
+// sources (S, H, W, C), known (S, H, W), hole and visible (H, W), guide (H, W, 3), blurred (S, H, W, 3), all uint8; labels (L, 3) int32:
+// source, dy, dx; groups (L,) int32: a label of group g is tried within `reach` of pixels whose start is g, one of NONE
+// everywhere; start (H, W) int32: groups, NONE outside the hole or where nothing is known yet.
+// Gives (H, W) int32 labels, NONE outside the hole and where no label is usable.
+Array<int32_t> choose_labels(const Array<uint8_t>& sources, const Array<uint8_t>& known, const Array<uint8_t>& hole,
+                             const Array<uint8_t>& visible, const Array<uint8_t>& guide, const Array<uint8_t>& blurred, const Array<int32_t>& labels,
+                             const Array<int32_t>& groups, const Array<int32_t>& start, int reach, int sweeps,
+                             int colour, int gradient, int seam, int guide_weight, int context, int radius) {
+  const int height = static_cast<int>(hole.shape(0)), width = static_cast<int>(hole.shape(1));
+  const int label_count = static_cast<int>(labels.shape(0));
+  Array<int32_t> result({hole.shape(0), hole.shape(1)});
+  int32_t* out = result.mutable_data();
+  py::gil_scoped_release release;
+  Labelling labelling(sources, known, hole, visible, guide, blurred, labels,
+                      Weights{colour, gradient, seam, guide_weight, context, radius});
+  // Which pixels each group's labels are tried at.
+  int group_count = 0;
+  for (int label = 0; label < label_count; ++label) group_count = std::max(group_count, groups.data()[label] + 1);
+  std::vector<std::vector<int>> members(group_count), own(group_count);
+  std::vector<int> everywhere(labelling.size()), near;
+  for (int i = 0; i < labelling.size(); ++i) {
+    everywhere[i] = i;
+    const int y = labelling.pixel(i) / width, x = labelling.pixel(i) % width;
+    near.clear();
+    for (int ny = std::max(0, y - reach); ny <= std::min(height - 1, y + reach); ++ny)
+      for (int nx = std::max(0, x - reach); nx <= std::min(width - 1, x + reach); ++nx) {
+        const int group = start.data()[ny * width + nx];
+        if (group != NONE && std::find(near.begin(), near.end(), group) == near.end()) near.push_back(group);
+      }
+    for (const int group : near) members[group].push_back(i);
+  }
+  // Start from the label of least cost among those of a pixel's own group, or of all.
+  std::vector<int> chosen(labelling.size(), NONE), least(labelling.size(), UNUSABLE);
+  for (int label = 0; label < label_count; ++label) {
+    const int group = groups.data()[label];
+    for (const int i : group == NONE ? everywhere : members[group]) {
+      if (group != start.data()[labelling.pixel(i)] && chosen[i] != NONE) continue;
+      const int cost = labelling.cost(i, label);
+      if (cost < least[i]) {
+        least[i] = cost;
+        chosen[i] = label;
+      }
+    }
+  }
+  // The first sweep tries all labels, the others those that are in use.
+  std::vector<char> in_use(label_count, 1);
+  for (int sweep = 0; sweep < sweeps; ++sweep) {
+    int64_t gain = 0;
+    for (int label = 0; label < label_count; ++label) {
+      const int group = groups.data()[label];
+      if (in_use[label]) gain += labelling.expand(label, group == NONE ? everywhere : members[group], chosen);
+    }
+    if (gain <= 0) break;
+    std::fill(in_use.begin(), in_use.end(), 0);
+    for (const int label : chosen)
+      if (label != NONE) in_use[label] = 1;
+  }
+  std::fill(out, out + static_cast<size_t>(height) * width, NONE);
+  for (int i = 0; i < labelling.size(); ++i) out[labelling.pixel(i)] = chosen[i];
+  return result;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Copying with levelled seams
+
+// Copies each pixel of the hole from its source and levels the seams: gradients are those of the sources, across a seam
+// the mean of both sides', and colours stay near the sources' (screened Poisson equation, by successive overrelaxation).
+//
+// image (H, W, 3) float32, copied where `source` (H, W) int32, a flat index, is not NONE; two gradients to the right and down
+// (H, W, 3) float32 say what f(p) - f(neighbour) should be.
+void level_seams(Array<float>& image, const Array<uint8_t>& hole, const Array<float>& copied, const Array<float>& right,
+                 const Array<float>& down, float screen, int sweeps) {
+  const int height = static_cast<int>(hole.shape(0)), width = static_cast<int>(hole.shape(1));
+  float* f = image.mutable_data();
+  const uint8_t* inside = hole.data();
+  const float *copy = copied.data(), *to_right = right.data(), *to_below = down.data();
+  constexpr float OVERRELAXATION = 1.8f;
+  py::gil_scoped_release release;
+  for (int sweep = 0; sweep < sweeps; ++sweep)
+    for (int y = 0; y < height; ++y)
+      for (int x = 0; x < width; ++x) {
+        const int i = y * width + x;
+        if (!inside[i]) continue;
+        const float degree = static_cast<float>((y > 0) + (x > 0) + (y + 1 < height) + (x + 1 < width)) + screen;
+        for (int c = 0; c < 3; ++c) {
+          float sum = screen * copy[i * 3 + c];
+          if (x > 0) sum += f[(i - 1) * 3 + c] - to_right[(i - 1) * 3 + c];
+          if (y > 0) sum += f[(i - width) * 3 + c] - to_below[(i - width) * 3 + c];
+          if (x + 1 < width) sum += f[(i + 1) * 3 + c] + to_right[i * 3 + c];
+          if (y + 1 < height) sum += f[(i + width) * 3 + c] + to_below[i * 3 + c];
+          f[i * 3 + c] += OVERRELAXATION * (sum / degree - f[i * 3 + c]);
+        }
+      }
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_exemplars, module) {
+  module.def("similar_offsets", &similar_offsets);
+  module.def("choose_labels", &choose_labels);
+  module.def("level_seams", &level_seams);
+}

@@ -1,0 +1,36 @@
+import numpy as np
+from numpy.typing import NDArray
+
+def similar_offsets(
+    image: NDArray[np.uint8], whole: NDArray[np.uint8], radius: int, apart: int, sweeps: int, /
+) -> NDArray[np.int32]: ...
+def choose_labels(
+    sources: NDArray[np.uint8],
+    known: NDArray[np.uint8],
+    hole: NDArray[np.uint8],
+    visible: NDArray[np.uint8],
+    guide: NDArray[np.uint8],
+    blurred: NDArray[np.uint8],
+    labels: NDArray[np.int32],
+    groups: NDArray[np.int32],
+    start: NDArray[np.int32],
+    reach: int,
+    sweeps: int,
+    colour: int,
+    gradient: int,
+    seam: int,
+    guide_weight: int,
+    context: int,
+    radius: int,
+    /,
+) -> NDArray[np.int32]: ...
+def level_seams(
+    image: NDArray[np.float32],
+    hole: NDArray[np.uint8],
+    copied: NDArray[np.float32],
+    right: NDArray[np.float32],
+    down: NDArray[np.float32],
+    screen: float,
+    sweeps: int,
+    /,
+) -> None: ...
