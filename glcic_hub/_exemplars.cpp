@@ -22,6 +22,8 @@ using Array = py::array_t<T, py::array::c_style>;
 namespace {
 
 constexpr int NONE = -1;
+constexpr int PROMISING = -2;  // the group of labels that are tried if they are among the cheapest at some pixel
+constexpr int CHANNELS = 5;        // of a source: red, green, blue, and the mean gradients along both axes
 constexpr int UNUSABLE = 1 << 26;  // the cost of a label at a pixel for which its source is not known
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -320,22 +322,20 @@ class Flow {
 // The labelling: which source each pixel of the hole is copied from
 
 struct Weights {
-  int colour, gradient, seam, guide, context, radius;
+  int colour, seam, guide, context, radius;
 };
 
 class Labelling {
  public:
-  Labelling(const Array<uint8_t>& sources, const Array<uint8_t>& known, const Array<uint8_t>& hole,
+  Labelling(const Array<uint8_t>& features, const Array<uint8_t>& usable, const Array<uint8_t>& hole,
             const Array<uint8_t>& visible, const Array<uint8_t>& guide, const Array<uint8_t>& blurred, const Array<int32_t>& labels,
             const Weights& weights)
       : height_(static_cast<int>(hole.shape(0))),
         width_(static_cast<int>(hole.shape(1))),
-        channels_(static_cast<int>(sources.shape(3))),
         label_count_(static_cast<int>(labels.shape(0))),
-        sources_(sources.data()),
-        known_(known.data()),
+        features_(features.data()),
+        usable_(usable.data()),
         hole_(hole.data()),
-        visible_(visible.data()),
         guide_(guide.data()),
         blurred_(blurred.data()),
         labels_(labels.data()),
@@ -346,7 +346,15 @@ class Labelling {
         number_[i] = static_cast<int>(pixels_.size());
         pixels_.push_back(i);
       }
-    if (static_cast<int64_t>(pixels_.size()) * label_count_ <= 1 << 22)
+    for (const int there : pixels_) {
+      first_neighbour_.push_back(static_cast<int>(neighbours_.size()));
+      const int y = there / width_, x = there % width_;
+      for (int ny = std::max(0, y - weights.radius); ny <= std::min(height_ - 1, y + weights.radius); ++ny)
+        for (int nx = std::max(0, x - weights.radius); nx <= std::min(width_ - 1, x + weights.radius); ++nx)
+          if (visible.data()[ny * width_ + nx]) neighbours_.push_back(ny * width_ + nx);
+    }
+    first_neighbour_.push_back(static_cast<int>(neighbours_.size()));
+    if (static_cast<int64_t>(pixels_.size()) * label_count_ <= 1 << 24)
       costs_.assign(pixels_.size() * static_cast<size_t>(label_count_), NONE);
   }
 
@@ -388,8 +396,8 @@ class Labelling {
           flow_.add_costs(node_[i], take_one, keep_both);
           before += keep_both;
         } else if (side < 2) {
-          // Kolmogorov and Zabih 2004. Differences are a metric but for the texture's rounding; what is over is cut.
-          const int take_other = seam(chosen[i], label, y, x, ny, nx);
+          // Kolmogorov and Zabih 2004. Where all pixels are known differences are a metric; what is over is cut off.
+          const int take_other = chosen[i] == chosen[j] ? take_one : seam(chosen[i], label, y, x, ny, nx);
           const int keep = std::min(keep_both, take_one + take_other);
           flow_.add_costs(node_[i], take_one, keep);
           flow_.add_costs(node_[j], 0, take_one);
@@ -412,84 +420,96 @@ class Labelling {
 
   bool inside(int y, int x) const { return y >= 0 && x >= 0 && y < height_ && x < width_; }
 
-  // Where a label has its pixel for (y, x), as an index into all sources; NONE if that is not known.
-  int64_t source(int label, int y, int x) const {
+  // Where a label has its pixel for (y, x), as an index; NONE if that cannot be copied.
+  int source(int label, int y, int x) const {
     if (label == NONE) return NONE;
-    const int32_t* place = labels_ + label * 3;
-    if (!inside(y + place[1], x + place[2])) return NONE;
-    const int64_t at = (static_cast<int64_t>(place[0]) * height_ + y + place[1]) * width_ + x + place[2];
-    return known_[at] ? at : NONE;
+    y += labels_[label * 2];
+    x += labels_[label * 2 + 1];
+    return inside(y, x) && usable_[y * width_ + x] ? y * width_ + x : NONE;
+  }
+
+  int difference(int one, int other) const {
+    const uint8_t *a = features_ + int64_t{one} * CHANNELS, *b = features_ + int64_t{other} * CHANNELS;
+    int sum = 0;
+    for (int c = 0; c < CHANNELS; ++c) sum += std::abs(int{a[c]} - int{b[c]});
+    return sum;
   }
 
   int compute_cost(int i, int label) const {
     const int y = pixels_[i] / width_, x = pixels_[i] % width_;
-    const int64_t at = source(label, y, x);
+    const int at = source(label, y, x);
     if (at == NONE) return UNUSABLE;
     int64_t sum = 0;
     for (int c = 0; c < 3; ++c) sum += std::abs(int{guide_[pixels_[i] * 3 + c]} - int{blurred_[at * 3 + c]});
     sum *= weights_.guide;
     // The seam to what is known beside the hole, and how alike the surroundings are.
     int64_t around = 0;
-    for (int dy = -weights_.radius; dy <= weights_.radius; ++dy)
-      for (int dx = -weights_.radius; dx <= weights_.radius; ++dx) {
-        if (!inside(y + dy, x + dx)) continue;
-        const int there = (y + dy) * width_ + x + dx;
-        if (!visible_[there]) continue;
-        const int64_t other = source(label, y + dy, x + dx);
-        int difference = other == NONE ? UNKNOWN * channels_ : 0;
-        for (int c = 0; other != NONE && c < channels_; ++c)
-          difference += std::abs(int{sources_[int64_t{there} * channels_ + c]} - int{sources_[other * channels_ + c]});
-        around += difference;
-        if (std::abs(dy) + std::abs(dx) == 1) sum += int64_t{2} * weights_.colour * difference;
-      }
+    for (int j = first_neighbour_[i]; j < first_neighbour_[i + 1]; ++j) {
+      const int ny = neighbours_[j] / width_, nx = neighbours_[j] % width_;
+      const int other = source(label, ny, nx);
+      const int apart = other == NONE ? UNKNOWN * CHANNELS : difference(neighbours_[j], other);
+      around += apart;
+      if (std::abs(ny - y) + std::abs(nx - x) == 1) sum += int64_t{2} * weights_.colour * apart;
+    }
     const int patch = (2 * weights_.radius + 1) * (2 * weights_.radius + 1);
     return static_cast<int>(std::min<int64_t>(sum + around * weights_.context / patch, UNUSABLE / 4));
   }
 
-  // What a seam between two labels costs: the difference of their colours, and of their gradients across it.
+  // What a seam between two labels costs: the difference of their pixels on both sides.
   int seam(int a, int b, int py, int px, int qy, int qx) const {
     if (a == b) return 0;
-    const int64_t pa = source(a, py, px), pb = source(b, py, px), qa = source(a, qy, qx), qb = source(b, qy, qx);
+    const int pa = source(a, py, px), pb = source(b, py, px), qa = source(a, qy, qx), qb = source(b, qy, qx);
     const bool at_p = pa != NONE && pb != NONE, at_q = qa != NONE && qb != NONE;
-    if (!at_p && !at_q) return weights_.seam + 2 * UNKNOWN * channels_ * weights_.colour;
-    int colour = 0, gradient = 0;
-    for (int c = 0; c < channels_; ++c) {
-      int p = at_p ? sources_[pa * channels_ + c] - sources_[pb * channels_ + c] : 0;
-      int q = at_q ? sources_[qa * channels_ + c] - sources_[qb * channels_ + c] : p;
-      if (!at_p) p = q;
-      colour += std::abs(p) + std::abs(q);
-      gradient += std::abs(p - q);
-    }
-    return weights_.seam + weights_.colour * colour + weights_.gradient * gradient;
+    if (!at_p && !at_q) return weights_.seam + 2 * UNKNOWN * CHANNELS * weights_.colour;
+    const int at_one = at_p ? difference(pa, pb) : difference(qa, qb);
+    return weights_.seam + weights_.colour * (at_one + (at_p && at_q ? difference(qa, qb) : at_one));
   }
 
   static constexpr int UNKNOWN = 64;  // the difference, in levels of 255, that counts where one side is not known
 
-  int height_, width_, channels_, label_count_;
-  const uint8_t *sources_, *known_, *hole_, *visible_, *guide_, *blurred_;
+  int height_, width_, label_count_;
+  const uint8_t *features_, *usable_, *hole_, *guide_, *blurred_;
   const int32_t* labels_;
   Weights weights_;
   std::vector<int> pixels_, number_, node_, free_, costs_;
+  std::vector<int> neighbours_, first_neighbour_;  // what is visible around each pixel
   Flow flow_;
 };
 
+// Which labels are worth a try: all, but of the promising ones those that are among the `count` cheapest at some pixel.
+std::vector<char> promising(Labelling& labelling, const int32_t* groups, int label_count, int count) {
+  std::vector<char> worth(label_count);
+  std::vector<std::pair<int, int>> costs;
+  for (int label = 0; label < label_count; ++label) worth[label] = groups[label] != PROMISING;
+  for (int i = 0; i < labelling.size(); ++i) {
+    costs.clear();
+    for (int label = 0; label < label_count; ++label)
+      if (groups[label] == PROMISING) costs.emplace_back(labelling.cost(i, label), label);
+    const size_t kept = std::min(costs.size(), static_cast<size_t>(count));
+    std::nth_element(costs.begin(), costs.begin() + kept, costs.end());
+    for (size_t k = 0; k < kept; ++k) worth[costs[k].second] = 1;
+  }
+  return worth;
+}
+
 // Chooses a label for each pixel of the hole by alpha expansion (Boykov, Veksler and Zabih 2001).
 //
-// sources (S, H, W, C), known (S, H, W), hole and visible (H, W), guide (H, W, 3), blurred (S, H, W, 3), all uint8; labels (L, 3) int32:
-// source, dy, dx; groups (L,) int32: a label of group g is tried within `reach` of pixels whose start is g, one of NONE
-// everywhere; start (H, W) int32: groups, NONE outside the hole or where nothing is known yet.
-// Gives (H, W) int32 labels, NONE outside the hole and where no label is usable.
-Array<int32_t> choose_labels(const Array<uint8_t>& sources, const Array<uint8_t>& known, const Array<uint8_t>& hole,
+// features (H, W, 5) uint8; usable (H, W) uint8: what may be copied; hole (H, W) uint8; visible (H, W) uint8: what the fill has
+// to fit; guide and blurred (H, W, 3) uint8: what it should look like from afar, and what the picture looks like. labels (L,
+// 2) int32: dy, dx. groups (L,) int32: a label of group g is tried within `reach` of pixels whose start is g, one of NONE
+// everywhere. start (H, W) int32: groups, NONE outside the hole.
+// Gives (H, W) int32 labels, NONE outside the hole and where no label can be used.
+Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t>& usable, const Array<uint8_t>& hole,
                              const Array<uint8_t>& visible, const Array<uint8_t>& guide, const Array<uint8_t>& blurred, const Array<int32_t>& labels,
-                             const Array<int32_t>& groups, const Array<int32_t>& start, int reach, int sweeps,
-                             int colour, int gradient, int seam, int guide_weight, int context, int radius) {
+                             const Array<int32_t>& groups, const Array<int32_t>& start, int reach, int sweeps, int promising_count,
+                             int colour, int seam, int guide_weight, int context, int radius) {
   const int height = static_cast<int>(hole.shape(0)), width = static_cast<int>(hole.shape(1));
   const int label_count = static_cast<int>(labels.shape(0));
   Array<int32_t> result({hole.shape(0), hole.shape(1)});
   int32_t* out = result.mutable_data();
   py::gil_scoped_release release;
-  Labelling labelling(sources, known, hole, visible, guide, blurred, labels,
-                      Weights{colour, gradient, seam, guide_weight, context, radius});
+  Labelling labelling(features, usable, hole, visible, guide, blurred, labels,
+                      Weights{colour, seam, guide_weight, context, radius});
   // Which pixels each group's labels are tried at.
   int group_count = 0;
   for (int label = 0; label < label_count; ++label) group_count = std::max(group_count, groups.data()[label] + 1);
@@ -510,8 +530,8 @@ Array<int32_t> choose_labels(const Array<uint8_t>& sources, const Array<uint8_t>
   std::vector<int> chosen(labelling.size(), NONE), least(labelling.size(), UNUSABLE);
   for (int label = 0; label < label_count; ++label) {
     const int group = groups.data()[label];
-    for (const int i : group == NONE ? everywhere : members[group]) {
-      if (group != start.data()[labelling.pixel(i)] && chosen[i] != NONE) continue;
+    for (const int i : group < 0 ? everywhere : members[group]) {
+      if (group >= 0 && group != start.data()[labelling.pixel(i)] && chosen[i] != NONE) continue;
       const int cost = labelling.cost(i, label);
       if (cost < least[i]) {
         least[i] = cost;
@@ -520,12 +540,12 @@ Array<int32_t> choose_labels(const Array<uint8_t>& sources, const Array<uint8_t>
     }
   }
   // The first sweep tries all labels, the others those that are in use.
-  std::vector<char> in_use(label_count, 1);
+  std::vector<char> in_use = promising(labelling, groups.data(), label_count, promising_count);
   for (int sweep = 0; sweep < sweeps; ++sweep) {
     int64_t gain = 0;
     for (int label = 0; label < label_count; ++label) {
       const int group = groups.data()[label];
-      if (in_use[label]) gain += labelling.expand(label, group == NONE ? everywhere : members[group], chosen);
+      if (in_use[label]) gain += labelling.expand(label, group < 0 ? everywhere : members[group], chosen);
     }
     if (gain <= 0) break;
     std::fill(in_use.begin(), in_use.end(), 0);
@@ -538,19 +558,19 @@ Array<int32_t> choose_labels(const Array<uint8_t>& sources, const Array<uint8_t>
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Copying with levelled seams
+// Levelled seams
 
-// Copies each pixel of the hole from its source and levels the seams: gradients are those of the sources, across a seam
-// the mean of both sides', and colours stay near the sources' (screened Poisson equation, by successive overrelaxation).
+// Levels the seams of a copy: steps between neighbours become what `right` and `down` say, as far as colours stay near those
+// that are held (screened Poisson equation, Bhat et al. 2008, by successive overrelaxation).
 //
-// image (H, W, 3) float32, copied where `source` (H, W) int32, a flat index, is not NONE; two gradients to the right and down
-// (H, W, 3) float32 say what f(p) - f(neighbour) should be.
-void level_seams(Array<float>& image, const Array<uint8_t>& hole, const Array<float>& copied, const Array<float>& right,
+// image (H, W, 3) float32, changed within the hole (H, W) uint8; held (H, W, 3) float32; right and down (H, W, 3) float32: a
+// pixel less the one to its right, and the one below.
+void level_seams(Array<float>& image, const Array<uint8_t>& hole, const Array<float>& held, const Array<float>& right,
                  const Array<float>& down, float screen, int sweeps) {
   const int height = static_cast<int>(hole.shape(0)), width = static_cast<int>(hole.shape(1));
   float* f = image.mutable_data();
   const uint8_t* inside = hole.data();
-  const float *copy = copied.data(), *to_right = right.data(), *to_below = down.data();
+  const float *hold = held.data(), *to_right = right.data(), *to_below = down.data();
   constexpr float OVERRELAXATION = 1.8f;
   py::gil_scoped_release release;
   for (int sweep = 0; sweep < sweeps; ++sweep)
@@ -560,7 +580,7 @@ void level_seams(Array<float>& image, const Array<uint8_t>& hole, const Array<fl
         if (!inside[i]) continue;
         const float degree = static_cast<float>((y > 0) + (x > 0) + (y + 1 < height) + (x + 1 < width)) + screen;
         for (int c = 0; c < 3; ++c) {
-          float sum = screen * copy[i * 3 + c];
+          float sum = screen * hold[i * 3 + c];
           if (x > 0) sum += f[(i - 1) * 3 + c] - to_right[(i - 1) * 3 + c];
           if (y > 0) sum += f[(i - width) * 3 + c] - to_below[(i - width) * 3 + c];
           if (x + 1 < width) sum += f[(i + 1) * 3 + c] + to_right[i * 3 + c];

@@ -5,8 +5,8 @@ def similar_offsets(
     image: NDArray[np.uint8], whole: NDArray[np.uint8], radius: int, apart: int, sweeps: int, /
 ) -> NDArray[np.int32]: ...
 def choose_labels(
-    sources: NDArray[np.uint8],
-    known: NDArray[np.uint8],
+    features: NDArray[np.uint8],
+    usable: NDArray[np.uint8],
     hole: NDArray[np.uint8],
     visible: NDArray[np.uint8],
     guide: NDArray[np.uint8],
@@ -16,8 +16,8 @@ def choose_labels(
     start: NDArray[np.int32],
     reach: int,
     sweeps: int,
+    best: int,
     colour: int,
-    gradient: int,
     seam: int,
     guide_weight: int,
     context: int,
@@ -27,7 +27,7 @@ def choose_labels(
 def level_seams(
     image: NDArray[np.float32],
     hole: NDArray[np.uint8],
-    copied: NDArray[np.float32],
+    held: NDArray[np.float32],
     right: NDArray[np.float32],
     down: NDArray[np.float32],
     screen: float,

@@ -1,17 +1,21 @@
-"""Detail from the picture itself, led by the network: the hole is copied from where the picture looks as it should.
+"""Detail from the picture itself, led by the network: each pixel of a hole is copied from where it looks right.
 
-The network says what belongs where, on a copy so small that the hole is shallow. Then each pixel of the hole is given an
-offset to a known pixel that it is copied from, such that neighbours that are copied from different places fit each other,
-the rim fits what is known, and the whole is near the network's fill (shift maps: Pritch, Kav-Venaki and Peleg 2009; offsets
-between similar patches as candidates: He and Sun 2012; chosen by alpha expansion: Boykov, Veksler and Zabih 2001). This is done
-coarse to fine. What steps of colour are left at the seams are levelled.
+The network says what belongs where, on a copy so small that the hole is shallow. Then each pixel of the hole is given
+an offset to a known pixel that it is copied from (a shift map: Pritch, Kav-Venaki and Peleg 2009), such that pieces
+copied from different places fit each other at their seams, fit what is known around the hole, and look like the
+network's fill from afar. Offsets between similar patches are among the candidates, which is what continues windows and
+tiles (He and Sun 2012). The choice is made by alpha expansion (Boykov, Veksler and Zabih 2001), coarse to fine. Then
+colours are drawn to the network's, and what is left of the seams is levelled.
+
+All choices are made in integers, so that the same picture, hole and guide give the same fill on every machine.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -26,103 +30,109 @@ from glcic_hub.images import LEAST_SIDE, Patch, PilPixels, Pixels, to_uint8, to_
 from glcic_hub.support import Box, bounds, far_apart
 
 Bytes: TypeAlias = NDArray[np.uint8]
+Hole: TypeAlias = NDArray[np.bool_]
 Labels: TypeAlias = NDArray[np.int32]
+"""(n, 2): an offset dy, dx for each label."""
 
-NONE = -1
+NONE, PROMISING = -1, -2
+"""Groups of labels, as in `_exemplars.cpp`: tried everywhere; tried if they are among the cheapest at some pixel."""
 
-WINDOW = 1.0
-"""Sources are looked for so far around a hole, in parts of its box's longer side."""
+MARGIN = 32, 512
+"""Sources are looked for as far around a hole as it is long, but at least and at most so far, in pixels."""
 
-LEAST_WINDOW = 48
-"""And at least so far, in pixels."""
-
-COARSE_AREA = 1600
-"""The hole has at most so many pixels in the coarsest copy, where all offsets on a lattice are tried."""
-
-TOGETHER = 9
-"""Side in pixels of the square by which holes grow to find those that are completed together."""
-
-LATTICE = 2
-"""Distance in pixels of the offsets that are tried there."""
-
-REACHES = 0.1
-"""Of these, the ones that lead from at least this part of the hole to known pixels."""
-
-OFFSETS = 60
-"""Offsets between similar patches that are tried besides, at the two coarsest scales (He and Sun 2012)."""
-
-MULTIPLES = 3
-"""With them their multiples up to this one, for holes larger than what repeats; of the more frequent half."""
-
-PATCH_RADIUS = 3
-PATCHES_APART = 15
-"""Patches closer than this part of the picture's longer side are alike because they overlap (He and Sun 2012)."""
-
-REFINE = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-"""How an offset may change from a scale to the next, in pixels."""
-
-NEAR = 2
-"""So far from where it was chosen, in pixels, an offset may spread at the next scale."""
-
-SWEEPS = 4
-FINE_SWEEPS = 1
-
-COLOUR, GRADIENT, SEAM, GUIDE, CONTEXT = 2, 1, 40, 1, 60
-"""Weights: the colours' and gradients' difference across a seam, a seam as such, distance from the guide, and the
-difference of what surrounds the hole."""
-
-TEXTURE = 3
-"""Weight of the mean gradients beside the colours, so that what is alike in a small copy is so at full size, too (Newson et
-al. 2014)."""
-
-TEXTURE_SIGMA = 3.0
-GUIDE_SIGMA = 2.0
-RIM = 1
-"""Known pixels so near a hole are no sources: the rim of what is removed is often left standing."""
+TOGETHER = 8
+"""Holes at most so far apart, in pixels, are completed together."""
 
 GUIDE_DEPTH = 24
-"""In the copy that the network completes the hole is at most so deep, in pixels."""
+"""The network completes a copy in which the hole is at most so deep, in pixels: what it knows best."""
 
-SCREEN = 0.01
+COARSE_AREA = 1600
+"""The coarsest scale is the first at which the hole has at most so many pixels."""
+
+LATTICE_STEP, LATTICE_SIZE = 2, 2000
+"""There offsets on a lattice are tried: the least distance between them in pixels, and about how many at most."""
+
+REACHES = 0.1
+"""Of these, the ones that lead to known pixels from at least such a part of the hole."""
+
+BEST = 2
+"""Of these, the ones that are among the so many cheapest at some pixel."""
+
+FREQUENT, MULTIPLES = 60, 3
+"""At the two coarsest scales the most frequent offsets between similar patches are tried, too, as many as He and Sun
+take; the first half of them also times 2, up to this factor, for holes that are larger than what repeats."""
+
+PATCH_RADIUS, PATCHES_APART = 3, 15
+"""Radius of patches in pixels. Similar ones have to be apart by at least 1/15 of the longer side (He and Sun 2012)."""
+
+CHANGES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+"""What an offset may change by from one scale to the next finer one, in pixels."""
+
+SPREAD = 2
+"""So far from where it was chosen, in pixels, an offset may spread at the next finer scale."""
+
+SWEEPS, FINE_SWEEPS = 4, 1
+"""How often each label may expand, at most: at the two coarsest scales, and at the others."""
+
+COLOUR, SEAM, GUIDE, CONTEXT = 4, 100, 3, 120
+"""Weights of what a choice costs: the difference at a seam, a seam as such, the difference from the guide, and the
+mean difference of what surrounds the hole within a patch."""
+
+TEXTURE, TEXTURE_RADIUS = 3, 6
+"""Mean gradients count so many times as much as colours, over a square of this radius in pixels. In small copies they
+tell knit from felt (Newson et al. 2014)."""
+
+RIM = 1
+"""Pixels that are so near a hole, at any scale, are not copied: there is often something left of what is removed."""
+
+RARE = 5
+"""The guide's tints are kept within the picture's but for so many per cent on either end; the network has odd ones."""
+
+TINT_RADIUS = 8
+"""Radius in pixels of the squares, run three times over the fill, whose mean colours are drawn to the guide's."""
+
+SCREEN, LEVELLING_SWEEPS = 0.01, 60
 """How strongly colours are held when seams are levelled: steps fade within about ten pixels."""
-
-LEVELLING_SWEEPS = 60
 
 
 class Scale(NamedTuple):
     """A window of a picture at one scale."""
 
-    features: Bytes  # (H, W, 5): RGB, mean gradients along the rows and the columns
-    known: NDArray[np.bool_]  # (H, W)
-    hole: NDArray[np.bool_]  # (H, W), what is to be completed; neither known nor hole are other holes
+    features: Bytes  # (H, W, 5): red, green, blue, and the mean gradients along columns and rows
+    guide: Bytes  # (H, W, 3)
+    known: Hole  # (H, W)
+    hole: Hole  # (H, W): what is to be completed; neither known nor hole are other holes
 
 
-def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole: NDArray[np.bool_]) -> list[Patch]:
+def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole: Hole) -> list[Patch]:
     """Completes a picture's holes with detail from around them, led by the network.
 
     Each hole is completed by itself, in a window around it, so that the cost follows the holes.
 
     Args:
-        completer: Runs the network, which leads.
+        completer: Runs the network that leads.
         rgb: (H, W, 3) uint8, or float32 in [0, 1].
         hole: (H, W) boolean.
 
     Returns:
-        Patches whose holes do not overlap and together are the hole. Where nothing known is near enough to be copied the fill
-        is the network's, with a `UserWarning`.
+        Patches whose holes do not overlap and together are the hole. A hole with nothing around it that could be
+        copied gets the network's fill, with a `UserWarning`.
+
+    Raises:
+        FloatingPointError: The network gives NaN or infinity.
     """
     patches = []
     for part, box in _parts(hole):
-        window = box.grown(max(LEAST_WINDOW, round(WINDOW * max(box.size))), *hole.shape)
+        window = box.grown(min(max(MARGIN[0], *box.size), MARGIN[1]), *hole.shape)
         image, unknown = to_unit(rgb[window.slices]), hole[window.slices]
         target = np.zeros_like(unknown)
         target[box.shifted(-window.top, -window.left).slices] = part
-        guide = guide_fill(completer, image, unknown)
+        guide = complete_small_copy(completer, image, unknown)
         fill = fill_from_exemplars(image, ~unknown, target, guide)
         if fill is None:
             warnings.warn(
-                f"nothing around the hole at row {box.top}, column {box.left} can be copied; it is completed by the "
-                "network alone",
+                f"nothing around the hole at row {box.top}, column {box.left} can be copied; "
+                "it has the network's fill",
                 stacklevel=4,
             )
             fill = guide
@@ -130,211 +140,253 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
     return patches
 
 
-def _parts(hole: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.bool_], Box]]:
-    """The parts of a hole that are completed together, those within 8 pixels of each other, each in its box."""
+def _parts(hole: Hole) -> Iterator[tuple[Hole, Box]]:
+    """The parts of a hole that are completed together, each in its box."""
     for area in far_apart(hole):
         within = hole[area.slices]
-        near = cv2.dilate(within.astype(np.uint8), np.ones((TOGETHER, TOGETHER), np.uint8))
+        near = cv2.dilate(within.astype(np.uint8), np.ones((TOGETHER + 1, TOGETHER + 1), np.uint8))
         _, labels = cv2.connectedComponents(near)
         labels[~within] = 0
-        for number, slices in enumerate(scipy.ndimage.find_objects(labels), start=1):
-            part = labels[slices] == number
-            yield (
-                part,
-                Box(slices[0].start, slices[1].start, slices[0].stop, slices[1].stop).shifted(area.top, area.left),
-            )
+        for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), start=1):
+            box = Box(rows.start, columns.start, rows.stop, columns.stop)
+            yield labels[box.slices] == number, box.shifted(area.top, area.left)
 
 
-def guide_fill(completer: Completer, image: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Completes a small copy by the network, blended, and brings it back to size: (H, W, 3) float32 in [0, 1]."""
+def complete_small_copy(completer: Completer, image: NDArray[np.float32], hole: Hole) -> NDArray[np.float32]:
+    """Completes a small copy of a picture by the network, blended (sec. 3.5), and brings that to the picture's size.
+
+    Args:
+        completer: Runs the network.
+        image: (H, W, 3) float32 in [0, 1].
+        hole: (H, W) boolean.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1].
+    """
     height, width = hole.shape
     depth = float(cv2.distanceTransform(np.pad(hole, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5).max())
-    scale = 1
-    while depth / scale > GUIDE_DEPTH:
-        scale *= 2
+    scale = 2 ** max(0, math.ceil(math.log2(depth / GUIDE_DEPTH)))
     size = (max(LEAST_SIDE, -(-width // scale)), max(LEAST_SIDE, -(-height // scale)))
-    known = (~hole).astype(np.float32)
-    share = cv2.resize(known, size, interpolation=cv2.INTER_AREA)
-    total = cv2.resize(image * known[..., None], size, interpolation=cv2.INTER_AREA)
-    gap = share < 0.5
+    share = cv2.resize((~hole).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    total = cv2.resize(np.where(hole[..., None], 0, image), size, interpolation=cv2.INTER_AREA)
+    gap = share < 0.5 if share.max() >= 0.5 else share == 0
     copy = np.where(gap[..., None], 0, total / np.maximum(share, 1e-6)[..., None]).astype(np.float32)
-    if gap.any() and not gap.all():
+    if gap.any():
         for box, fill, inside in blend_patches(copy, completer.complete([(copy, gap)])[0], gap):
             copy[box.slices][inside] = fill[inside]
     return cv2.resize(copy, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
 
 
 def fill_from_exemplars(
-    image: NDArray[np.float32], known: NDArray[np.bool_], hole: NDArray[np.bool_], guide: NDArray[np.float32]
+    image: NDArray[np.float32], known: Hole, hole: Hole, guide: NDArray[np.float32]
 ) -> NDArray[np.float32] | None:
     """Completes a hole with what the picture shows elsewhere.
 
     Args:
         image: (H, W, 3) float32 in [0, 1].
-        known: (H, W) boolean: which pixels may be copied.
-        hole: (H, W) boolean: which are to be completed; none of them known.
-        guide: (H, W, 3) float32 in [0, 1]: near what the fill should be, its detail apart.
+        known: (H, W) boolean: which pixels may be looked at and copied.
+        hole: (H, W) boolean: which are to be completed, at least one; none of them known.
+        guide: (H, W, 3) float32 in [0, 1]: what the fill should look like from afar.
 
     Returns:
-        (H, W, 3) float32 in [0, 1], equal to `image` outside the hole; None if nothing known can be copied.
+        (H, W, 3) float32 in [0, 1], equal to `image` outside the hole; None if nothing can be copied.
     """
-    scales = _pyramid(image, known, hole)
-    guide8 = to_uint8(guide)
-    chosen, labels = None, np.zeros((0, 3), np.int32)
+    scales = _scales(image, known, hole, guide)
+    chosen = None
+    labels = np.zeros((0, 2), np.int32)
     for number, scale in enumerate(reversed(scales)):
-        height, width = scale.hole.shape
-        found = similar_offsets(scale) if number < 2 else np.zeros((0, 3), np.int32)
+        coarse = number < 2
+        candidates = frequent_offsets(scale) if coarse else np.zeros((0, 2), np.int32)
+        groups = np.full(len(candidates), NONE, np.int32)
         start = np.full(scale.hole.shape, NONE, np.int32)
         if chosen is None:
-            labels = np.concatenate([lattice(scale), found])
-            groups = np.full(len(labels), NONE, np.int32)
+            lattice = lattice_offsets(scale)
+            labels = np.concatenate([lattice, candidates])
+            groups = np.concatenate([np.full(len(lattice), PROMISING), groups])
         else:
-            # A pixel starts with what was chosen for it in the smaller copy, or for its nearest neighbour there.
-            near = scipy.ndimage.distance_transform_edt(chosen == NONE, return_distances=False, return_indices=True)
-            everywhere = chosen[tuple(near)].repeat(2, 0).repeat(2, 1)[:height, :width]
-            used, group = np.unique(everywhere[scale.hole], return_inverse=True)
+            # A pixel starts from what was chosen at the coarser scale for it, or for the nearest that had a choice.
+            doubled = np.kron(_nearest_choice(chosen), np.ones((2, 2), np.int32))
+            before = doubled[: start.shape[0], : start.shape[1]]
+            used, group = np.unique(before[scale.hole], return_inverse=True)
             start[scale.hole] = group
-            refined = [labels[used] * (1, 2, 2) + (0, *change) for change in REFINE]
-            groups = np.concatenate([np.tile(np.arange(len(used)), len(REFINE)), np.full(len(found), NONE)])
-            labels = np.concatenate([*refined, found]).astype(np.int32)
-        if not len(labels):
-            continue
-        usable = scipy.ndimage.binary_erosion(scale.known, np.ones((2 * RIM + 1,) * 2), border_value=1)
-        small_guide = cv2.resize(guide8, (width, height), interpolation=cv2.INTER_AREA)
-        chosen = _exemplars.choose_labels(
-            scale.features[None],
-            usable[None].astype(np.uint8),
-            scale.hole.astype(np.uint8),
-            scale.known.astype(np.uint8),
-            cv2.GaussianBlur(small_guide, (0, 0), 1.0),
-            cv2.GaussianBlur(np.ascontiguousarray(scale.features[..., :3]), (0, 0), GUIDE_SIGMA)[None],
-            labels,
-            groups.astype(np.int32),
-            start,
-            NEAR,
-            SWEEPS if number < 2 else FINE_SWEEPS,
-            COLOUR,
-            GRADIENT,
-            SEAM,
-            GUIDE,
-            CONTEXT,
-            PATCH_RADIUS if number < 2 else 1,
-        )
-        if (chosen[scale.hole] == NONE).all():
-            chosen = None
-    if chosen is None:
-        return None
-    return _copy_and_level(image, scales[0], chosen, labels)
+            refined = [2 * labels[used] + change for change in CHANGES]
+            labels = np.concatenate([*refined, candidates])
+            groups = np.concatenate([np.tile(np.arange(len(used)), len(CHANGES)), groups])
+        if len(labels):
+            chosen = _choose(scale, labels, groups, start, coarse)
+            chosen = None if (chosen == NONE).all() else chosen
+    return None if chosen is None else _copy(image, scales[0], guide, labels[_nearest_choice(chosen)])
 
 
-def _pyramid(image: NDArray[np.float32], known: NDArray[np.bool_], hole: NDArray[np.bool_]) -> list[Scale]:
-    """The window at its own and at smaller scales, each half of the one before; in integers, the same everywhere."""
-    scales = [Scale(_features(to_uint8(image), known), known, hole)]
+def _choose(scale: Scale, labels: Labels, groups: Labels, start: Labels, coarse: bool) -> Labels:
+    """Chooses a label for each pixel of the hole, (H, W); see `choose_labels` in `_exemplars.cpp`."""
+    colours = np.ascontiguousarray(scale.features[..., :3])
+    square = np.ones((2 * RIM + 1, 2 * RIM + 1))
+    return _exemplars.choose_labels(
+        scale.features,
+        scipy.ndimage.binary_erosion(scale.known, square, border_value=1).astype(np.uint8),
+        scale.hole.astype(np.uint8),
+        scale.known.astype(np.uint8),
+        np.asarray(cv2.GaussianBlur(scale.guide, (0, 0), 1), np.uint8),  # which OpenCV blurs alike everywhere
+        np.asarray(cv2.GaussianBlur(colours, (0, 0), 2), np.uint8),
+        labels.astype(np.int32),
+        groups.astype(np.int32),
+        start,
+        SPREAD,
+        SWEEPS if coarse else FINE_SWEEPS,
+        BEST,
+        COLOUR,
+        SEAM,
+        GUIDE,
+        CONTEXT,
+        PATCH_RADIUS if coarse else 1,
+    )
+
+
+def _nearest_choice(chosen: Labels) -> Labels:
+    """What was chosen for each pixel, or for the nearest one that has a choice."""
+    near = scipy.ndimage.distance_transform_edt(chosen == NONE, return_distances=False, return_indices=True)
+    return np.asarray(chosen[tuple(near)])
+
+
+def _scales(image: NDArray[np.float32], known: Hole, hole: Hole, guide: NDArray[np.float32]) -> list[Scale]:
+    """A window at its own scale and at smaller ones, each half of the one before."""
+    rgb, guide8 = to_uint8(image), to_uint8(guide)
+    # The network's odd tints, such as green in a grey street, are not what the fill is led by.
+    if known.any():
+        seen = rgb[known][::17].astype(np.int16)
+        low, high = np.percentile(seen - seen[:, 1:2], (RARE, 100 - RARE), axis=0, method="nearest")
+        green = guide8[..., 1:2].astype(np.int16)
+        guide8 = (green + (guide8 - green).clip(low, high)).clip(0, 255).astype(np.uint8)
+    features = _features(np.where(known[..., None], rgb, guide8), known)
+    scales = [Scale(features, guide8, known, hole)]
     while scales[-1].hole.sum() > COARSE_AREA:
-        features, known, hole = scales[-1]
-        odd = [(0, side % 2) for side in known.shape]
-        known_parts = _quarters(np.pad(known, odd))
-        count = sum(part.astype(np.int32) for part in known_parts)
-        parts = zip(_quarters(np.pad(features, [*odd, (0, 0)])), known_parts, strict=True)
-        total = sum(part.astype(np.int32) * seen[..., None] for part, seen in parts)
-        half = ((total + count[..., None] // 2) // np.maximum(count, 1)[..., None]).astype(np.uint8)
-        hole_parts = _quarters(np.pad(hole, odd))
-        less = count < 2
-        scales.append(Scale(half, ~less, less & np.logical_or.reduce(hole_parts)))
+        features, guide8, known, hole = scales[-1]
+        count = _sum_of_fours(known.astype(np.int32)[..., None])
+        few = count[..., 0] < 2
+        scales.append(
+            Scale(
+                _mean(_sum_of_fours(np.where(known[..., None], features, 0)), count),
+                _mean(_sum_of_fours(guide8), _sum_of_fours(np.ones((*hole.shape, 1), np.uint8))),
+                ~few,
+                few & (_sum_of_fours(hole[..., None])[..., 0] > 0),
+            )
+        )
     return scales
 
 
-def _quarters(array: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-    return [array[top::2, left::2] for top in (0, 1) for left in (0, 1)]
+def _sum_of_fours(values: NDArray[Any]) -> NDArray[np.int32]:
+    """Sums of 2x2 pixels: (H, W, C) to (H / 2, W / 2, C), rounded up; beyond the edge there is nothing."""
+    height, width, channels = values.shape
+    padded = np.pad(values.astype(np.int32), [(0, height % 2), (0, width % 2), (0, 0)])
+    return np.asarray(padded.reshape(-(-height // 2), 2, -(-width // 2), 2, channels).sum(axis=(1, 3), dtype=np.int32))
 
 
-def _features(rgb: Bytes, known: NDArray[np.bool_]) -> Bytes:
+def _mean(total: NDArray[np.int32], count: NDArray[np.int32]) -> Bytes:
+    return ((total + count // 2) // np.maximum(count, 1)).astype(np.uint8)
+
+
+def _features(rgb: Bytes, known: Hole) -> Bytes:
     """Colours, and the mean absolute gradients of what is known around each pixel."""
-    grey = rgb.astype(np.float32).mean(axis=2)
+    grey = rgb.sum(axis=2, dtype=np.int32)
     gradients = []
     for axis in (0, 1):
         ahead, behind = (np.take(known, range(first, known.shape[axis] - 1 + first), axis) for first in (1, 0))
-        both = ahead & behind
+        both = (ahead & behind).astype(np.int32)
         step = np.abs(np.diff(grey, axis=axis)) * both
-        pad = [(1, 0) if a == axis else (0, 0) for a in (0, 1)]
-        total, weight = (
-            cv2.GaussianBlur(np.pad(x.astype(np.float32), pad), (0, 0), TEXTURE_SIGMA) for x in (step, both)
-        )
-        gradients.append(np.rint((TEXTURE * total / np.maximum(weight, 1e-3)).clip(0, 255)))
+        before = [(1, 0) if each == axis else (0, 0) for each in (0, 1)]
+        total, count = (_box_sums(np.pad(values, before), TEXTURE_RADIUS) for values in (step, both))
+        gradients.append(np.minimum(TEXTURE * total // np.maximum(3 * count, 1), 255))
     return np.dstack([rgb, *gradients]).astype(np.uint8)
 
 
-def lattice(scale: Scale) -> Labels:
-    """Offsets on a lattice that lead from a fair part of the hole to known pixels: (n, 3), source 0, dy, dx."""
-    hole, known = (part.astype(np.float64) for part in (scale.hole, scale.known))
-    height, width = hole.shape
-    reached = np.rint(scipy.signal.fftconvolve(known, hole[::-1, ::-1]))  # at [dy + H - 1, dx + W - 1]
+def _box_sums(values: NDArray[np.int32], radius: int) -> NDArray[np.int64]:
+    """Sums over squares around each pixel, of (H, W) or (H, W, C); beyond the edge there is nothing."""
+    sums = values.astype(np.int64)
+    for axis in (0, 1):
+        length = sums.shape[axis]
+        sums = np.cumsum(sums, axis=axis)
+        last = np.minimum(np.arange(length) + radius, length - 1)
+        first = np.arange(length) - radius - 1
+        before = np.take(sums, np.maximum(first, 0), axis)
+        before[(slice(None),) * axis + (first < 0,)] = 0
+        sums = np.take(sums, last, axis) - before
+    return sums
+
+
+def lattice_offsets(scale: Scale) -> Labels:
+    """Offsets on a lattice that lead from a fair part of the hole to known pixels: (n, 2), dy and dx."""
+    height, width = scale.hole.shape
+    known, hole = scale.known.astype(np.float64), scale.hole[::-1, ::-1].astype(np.float64)
+    reached = np.rint(scipy.signal.fftconvolve(known, hole))  # for dy, dx at [dy + H - 1, dx + W - 1]
     dy, dx = np.mgrid[1 - height : height, 1 - width : width]
-    wanted = (reached >= max(1, REACHES * hole.sum())) & (dy % LATTICE == 0) & (dx % LATTICE == 0)
-    wanted &= np.abs(dy) + np.abs(dx) > LATTICE
-    return np.stack([np.zeros(wanted.sum()), dy[wanted], dx[wanted]], axis=1).astype(np.int32)
+    fair = reached >= max(1, REACHES * hole.sum())
+    step = max(LATTICE_STEP, math.ceil(math.sqrt(fair.sum() / LATTICE_SIZE)))
+    wanted = fair & (dy % step == 0) & (dx % step == 0)
+    return np.stack([dy[wanted], dx[wanted]], axis=1).astype(np.int32)
 
 
-def similar_offsets(scale: Scale) -> Labels:
-    """The most frequent offsets between similar patches, with multiples: (n, 3), source 0, dy, dx."""
+def frequent_offsets(scale: Scale) -> Labels:
+    """The most frequent offsets between similar patches, and multiples of them: (n, 2), dy and dx."""
     height, width = scale.hole.shape
     side = 2 * (PATCH_RADIUS + RIM) + 1
     whole = scipy.ndimage.binary_erosion(scale.known, np.ones((side, side)))
-    found = _exemplars.similar_offsets(
-        np.ascontiguousarray(scale.features[..., :3]),
-        whole.astype(np.uint8),
-        PATCH_RADIUS,
-        max(4, max(height, width) // PATCHES_APART),
-        6,
-    )
+    apart = max(PATCH_RADIUS + 1, max(height, width) // PATCHES_APART)
+    colours = np.ascontiguousarray(scale.features[..., :3])
+    found = _exemplars.similar_offsets(colours, whole.astype(np.uint8), PATCH_RADIUS, apart, 6)
     counts = np.zeros((2 * height + 1, 2 * width + 1), np.int64)
-    for sign in (1, -1):
+    for sign in (1, -1):  # what repeats in one direction repeats in the other
         np.add.at(counts, (height + sign * found[:, 0], width + sign * found[:, 1]), 1)
     smooth = counts
     for axis in (0, 1):
         smooth = scipy.ndimage.convolve1d(smooth, [1, 4, 6, 4, 1], axis=axis, mode="constant")
-    peaks = (scipy.ndimage.maximum_filter(smooth, 7) == smooth) & (smooth > 0)
-    y, x = np.nonzero(peaks)
-    best = np.argsort(-smooth[y, x], kind="stable")[:OFFSETS]
-    offsets = [(int(dy), int(dx)) for dy, dx in zip(y[best] - height, x[best] - width, strict=True)]
-    offsets += [(dy * k, dx * k) for k in range(2, MULTIPLES + 1) for dy, dx in offsets[: OFFSETS // 2]]
-    within = [(0, dy, dx) for dy, dx in dict.fromkeys(offsets) if abs(dy) < height and abs(dx) < width]
-    return np.array(within, np.int32).reshape(-1, 3)
+    y, x = np.nonzero((scipy.ndimage.maximum_filter(smooth, 7) == smooth) & (smooth > 0))
+    best = np.argsort(-smooth[y, x], kind="stable")[:FREQUENT]
+    offsets = np.stack([y[best] - height, x[best] - width], axis=1)
+    multiples = [factor * offsets[: FREQUENT // 2] for factor in range(2, MULTIPLES + 1)]
+    offsets = np.concatenate([offsets, *multiples])
+    within = (np.abs(offsets) < (height, width)).all(axis=1)
+    return np.asarray(offsets[within], np.int32)
 
 
-def _copy_and_level(image: NDArray[np.float32], scale: Scale, chosen: Labels, labels: Labels) -> NDArray[np.float32]:
-    """Copies the pixels and levels the seams."""
-    height, width = chosen.shape
+def _copy(
+    image: NDArray[np.float32], scale: Scale, guide: NDArray[np.float32], offsets: Labels
+) -> NDArray[np.float32]:
+    """Copies the hole by offsets (H, W, 2), draws its colours to the guide's, and levels the seams."""
+    height, width = scale.hole.shape
     part = bounds(scale.hole).grown(1, height, width)
     y, x = np.mgrid[part.slices]
-    hole, chosen = scale.hole[part.slices], chosen[part.slices]
-    # What no label reaches takes that of its nearest neighbour, as far as that leads into the picture.
-    near = scipy.ndimage.distance_transform_edt(chosen == NONE, return_distances=False, return_indices=True)
-    offsets = np.where(hole[..., None], labels[chosen[tuple(near)]][..., 1:], 0)
+    hole = scale.hole[part.slices]
+    offsets = np.where(hole[..., None], offsets[part.slices], 0)
 
-    def look(
-        dy: NDArray[np.int32], dx: NDArray[np.int32], down: int, right: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        sy, sx = y + down + dy, x + right + dx
+    def look(places: Labels, down: int, right: int) -> tuple[NDArray[np.float32], Hole]:
+        """The pixels so far below and to the right of others' sources, and which of them are known."""
+        sy, sx = y + down + places[..., 0], x + right + places[..., 1]
         inside = (sy >= 0) & (sx >= 0) & (sy < height) & (sx < width)
         sy, sx = sy.clip(0, height - 1), sx.clip(0, width - 1)
         return image[sy, sx], inside & scale.known[sy, sx]
 
-    copied, _ = look(offsets[..., 0], offsets[..., 1], 0, 0)
-    gradients = []
+    copied, usable = look(offsets, 0, 0)
+    copied[~usable & hole] = guide[part.slices][~usable & hole]
+    # Far-off colours of the copy are drawn to the guide's, which is right about them more often.
+    amiss = np.where(hole[..., None], scale.guide[part.slices] - to_uint8(copied).astype(np.int32), 0)
+    for _ in range(3):
+        amiss = _box_sums(amiss, TINT_RADIUS) // (2 * TINT_RADIUS + 1) ** 2
+    held = copied + np.float32(1 / 255) * amiss.astype(np.float32)
+
+    # Between neighbours with sources of their own the step is the mean of what it is at either source.
+    steps = []
     for down, right in ((0, 1), (1, 0)):
-        other = np.roll(offsets, (-down, -right), (0, 1))
-        other_hole = np.roll(hole, (-down, -right), (0, 1))
-        total, count = np.zeros_like(copied), np.zeros(hole.shape, np.float32)
-        for place, counts in ((offsets, hole), (other, other_hole)):
-            here, here_known = look(place[..., 0], place[..., 1], 0, 0)
-            there, there_known = look(place[..., 0], place[..., 1], down, right)
-            good = counts & here_known & there_known
-            total += np.where(good[..., None], here - there, 0)
-            count += good
-        gradients.append(np.ascontiguousarray(total / np.maximum(count, 1)[..., None], np.float32))
-    result = np.ascontiguousarray(copied, np.float32)
-    _exemplars.level_seams(result, hole.astype(np.uint8), result.copy(), *gradients, SCREEN, LEVELLING_SWEEPS)
-    completed = image.copy()
-    completed[part.slices][hole] = result[hole].clip(0, 1)
-    return completed
+        beside, beside_hole = np.roll(offsets, (-down, -right), (0, 1)), np.roll(hole, (-down, -right), (0, 1))
+        total, count = np.zeros_like(copied), np.zeros((*hole.shape, 1), np.float32)
+        for places, completed in ((offsets, hole), (beside, beside_hole)):
+            (here, here_known), (there, there_known) = look(places, 0, 0), look(places, down, right)
+            both = (completed & here_known & there_known)[..., None]
+            total += np.where(both, here - there, 0)
+            count += both
+        steps.append((total / np.maximum(count, 1)).astype(np.float32))
+    result = copied.copy()
+    _exemplars.level_seams(result, hole.astype(np.uint8), held, steps[0], steps[1], SCREEN, LEVELLING_SWEEPS)
+    completed_image = image.copy()
+    completed_image[part.slices][hole] = result[hole].clip(0, 1)
+    return completed_image
