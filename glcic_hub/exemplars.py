@@ -24,7 +24,7 @@ import scipy.signal
 from numpy.typing import NDArray
 
 from glcic_hub import _exemplars
-from glcic_hub.blending import blend_patches
+from glcic_hub.blending import blend_patches, fast_marching
 from glcic_hub.completion import Completer
 from glcic_hub.images import LEAST_SIDE, Patch, PilPixels, Pixels, to_uint8, to_unit
 from glcic_hub.support import Box, bounds, far_apart
@@ -45,6 +45,9 @@ TOGETHER = 8
 
 GUIDE_DEPTH = 24
 """The network completes a copy in which the hole is at most so deep, in pixels: what it knows best."""
+
+SHALLOW = 4
+"""Holes at most so deep, in pixels, are led by fast marching (Telea 2004), which costs next to nothing."""
 
 COARSE_AREA = 1600
 """The coarsest scale is the first at which the hole has at most so many pixels."""
@@ -121,22 +124,35 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
     Raises:
         FloatingPointError: The network gives NaN or infinity.
     """
-    patches = []
+    parts = []
     for part, box in _parts(hole):
         window = box.grown(min(max(MARGIN[0], *box.size), MARGIN[1]), *hole.shape)
-        image, unknown = to_unit(rgb[window.slices]), hole[window.slices]
-        target = np.zeros_like(unknown)
+        target = np.zeros(window.size, bool)
         target[box.shifted(-window.top, -window.left).slices] = part
-        guide = complete_small_copy(completer, image, unknown)
-        fill = fill_from_exemplars(image, ~unknown, target, guide)
-        if fill is None:
+        parts.append((window, target, _depth(part) <= SHALLOW))
+    # The network runs on all small copies together.
+    copies = [
+        small_copy(to_unit(rgb[window.slices]), hole[window.slices]) for window, _, shallow in parts if not shallow
+    ]
+    fills = iter(zip(copies, completer.complete(copies), strict=True))
+    patches = []
+    for window, target, shallow in parts:
+        image, unknown = to_unit(rgb[window.slices]), hole[window.slices]
+        if shallow:
+            guide = fast_marching(image, unknown)
+        else:
+            (copy, gap), completed = next(fills)
+            for box, fill, inside in blend_patches(copy, completed, gap):
+                copy[box.slices][inside] = fill[inside]
+            guide = cv2.resize(copy, unknown.shape[::-1], interpolation=cv2.INTER_LINEAR).clip(0, 1)
+        copied = fill_from_exemplars(image, ~unknown, target, guide)
+        if copied is None:
             warnings.warn(
-                f"nothing around the hole at row {box.top}, column {box.left} can be copied; "
+                f"nothing around the hole at row {window.top}, column {window.left} can be copied; "
                 "it has the network's fill",
                 stacklevel=4,
             )
-            fill = guide
-        patches.append(Patch(window, fill, target))
+        patches.append(Patch(window, guide if copied is None else copied, target))
     return patches
 
 
@@ -152,29 +168,31 @@ def _parts(hole: Hole) -> Iterator[tuple[Hole, Box]]:
             yield labels[box.slices] == number, box.shifted(area.top, area.left)
 
 
-def complete_small_copy(completer: Completer, image: NDArray[np.float32], hole: Hole) -> NDArray[np.float32]:
-    """Completes a small copy of a picture by the network, blended (sec. 3.5), and brings that to the picture's size.
+def small_copy(image: NDArray[np.float32], hole: Hole) -> tuple[NDArray[np.float32], Hole]:
+    """Shrinks a picture until its hole is at most 24 pixels deep, by a power of two.
 
     Args:
-        completer: Runs the network.
-        image: (H, W, 3) float32 in [0, 1].
+        image: (H, W, 3) float32 in [0, 1]. What it holds inside the hole has no influence.
         hole: (H, W) boolean.
 
     Returns:
-        (H, W, 3) float32 in [0, 1].
+        The copy (h, w, 3) and its hole (h, w); where half of a pixel is known, or less where there is no more, the
+        copy's is.
     """
     height, width = hole.shape
-    depth = float(cv2.distanceTransform(np.pad(hole, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5).max())
-    scale = 2 ** max(0, math.ceil(math.log2(depth / GUIDE_DEPTH)))
+    scale = 2 ** max(0, math.ceil(math.log2(_depth(hole) / GUIDE_DEPTH)))
     size = (max(LEAST_SIDE, -(-width // scale)), max(LEAST_SIDE, -(-height // scale)))
     share = cv2.resize((~hole).astype(np.float32), size, interpolation=cv2.INTER_AREA)
     total = cv2.resize(np.where(hole[..., None], 0, image), size, interpolation=cv2.INTER_AREA)
-    gap = share < 0.5 if share.max() >= 0.5 else share == 0
-    copy = np.where(gap[..., None], 0, total / np.maximum(share, 1e-6)[..., None]).astype(np.float32)
-    if gap.any():
-        for box, fill, inside in blend_patches(copy, completer.complete([(copy, gap)])[0], gap):
-            copy[box.slices][inside] = fill[inside]
-    return cv2.resize(copy, (width, height), interpolation=cv2.INTER_LINEAR).clip(0, 1)
+    gap = share < min(0.5, share.max())
+    copy = np.where(gap[..., None], 0, total / np.maximum(share, 1e-6)[..., None])
+    return copy.astype(np.float32), gap
+
+
+def _depth(hole: Hole) -> float:
+    """How far the hole's innermost pixel is from its edge, the picture's counted as one, in pixels."""
+    padded = np.pad(hole, 1).astype(np.uint8)
+    return float(cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5).max())
 
 
 def fill_from_exemplars(
@@ -205,8 +223,8 @@ def fill_from_exemplars(
             groups = np.concatenate([np.full(len(lattice), PROMISING), groups])
         else:
             # A pixel starts from what was chosen at the coarser scale for it, or for the nearest that had a choice.
-            doubled = np.kron(_nearest_choice(chosen), np.ones((2, 2), np.int32))
-            before = doubled[: start.shape[0], : start.shape[1]]
+            height, width = scale.hole.shape
+            before = _nearest_choice(chosen).repeat(2, 0).repeat(2, 1)[:height, :width]
             used, group = np.unique(before[scale.hole], return_inverse=True)
             start[scale.hole] = group
             refined = [2 * labels[used] + change for change in CHANGES]
@@ -288,11 +306,11 @@ def _mean(total: NDArray[np.int32], count: NDArray[np.int32]) -> Bytes:
 
 def _features(rgb: Bytes, known: Hole) -> Bytes:
     """Colours, and the mean absolute gradients of what is known around each pixel."""
-    grey = rgb.sum(axis=2, dtype=np.int32)
+    grey = rgb.sum(axis=2, dtype=np.int16)
     gradients = []
     for axis in (0, 1):
         ahead, behind = (np.take(known, range(first, known.shape[axis] - 1 + first), axis) for first in (1, 0))
-        both = (ahead & behind).astype(np.int32)
+        both = (ahead & behind).astype(np.int16)
         step = np.abs(np.diff(grey, axis=axis)) * both
         before = [(1, 0) if each == axis else (0, 0) for each in (0, 1)]
         total, count = (_box_sums(np.pad(values, before), TEXTURE_RADIUS) for values in (step, both))
@@ -300,18 +318,11 @@ def _features(rgb: Bytes, known: Hole) -> Bytes:
     return np.dstack([rgb, *gradients]).astype(np.uint8)
 
 
-def _box_sums(values: NDArray[np.int32], radius: int) -> NDArray[np.int64]:
-    """Sums over squares around each pixel, of (H, W) or (H, W, C); beyond the edge there is nothing."""
-    sums = values.astype(np.int64)
-    for axis in (0, 1):
-        length = sums.shape[axis]
-        sums = np.cumsum(sums, axis=axis)
-        last = np.minimum(np.arange(length) + radius, length - 1)
-        first = np.arange(length) - radius - 1
-        before = np.take(sums, np.maximum(first, 0), axis)
-        before[(slice(None),) * axis + (first < 0,)] = 0
-        sums = np.take(sums, last, axis) - before
-    return sums
+def _box_sums(values: NDArray[Any], radius: int) -> NDArray[np.int32]:
+    """Sums over squares around each pixel, of (H, W) or (H, W, 3) in 16 bits; beyond the edge there is nothing."""
+    side = (2 * radius + 1, 2 * radius + 1)
+    sums = cv2.boxFilter(values, cv2.CV_32S, side, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return np.asarray(sums, np.int32)
 
 
 def lattice_offsets(scale: Scale) -> Labels:
@@ -369,9 +380,9 @@ def _copy(
     copied, usable = look(offsets, 0, 0)
     copied[~usable & hole] = guide[part.slices][~usable & hole]
     # Far-off colours of the copy are drawn to the guide's, which is right about them more often.
-    amiss = np.where(hole[..., None], scale.guide[part.slices] - to_uint8(copied).astype(np.int32), 0)
+    amiss = np.where(hole[..., None], scale.guide[part.slices] - to_uint8(copied).astype(np.int16), np.int16(0))
     for _ in range(3):
-        amiss = _box_sums(amiss, TINT_RADIUS) // (2 * TINT_RADIUS + 1) ** 2
+        amiss = (_box_sums(amiss, TINT_RADIUS) // (2 * TINT_RADIUS + 1) ** 2).astype(np.int16)
     held = copied + np.float32(1 / 255) * amiss.astype(np.float32)
 
     # Between neighbours with sources of their own the step is the mean of what it is at either source.
