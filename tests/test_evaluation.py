@@ -407,14 +407,14 @@ def test_killed_from_outside(tmp_path: Path) -> None:
             for line in part.read_text().splitlines()
         ]
         results.append(sorted(without_times(records), key=lambda record: (record["index"], record["method"])))
-    assert len(results[0]) == 90 and results[0] == results[1]
+    assert len(results[0]) == 120 and results[0] == results[1]
     assert len(list((tmp_path / "two").glob("records-*.jsonl"))) == 2
 
 
 def test_the_report(tmp_path: Path, pipe: GLCICPipeline, browser: Browser) -> None:
     """In a browser: the table sorts, the worst and the best come first, nothing is loaded from elsewhere."""
     photographs = open_photographs(save_photographs(tmp_path / "<photo&graphs>", 15))
-    methods = make_methods({"a <b>": pipe}, ["Telea"])
+    methods = make_methods({"a <b>": pipe}, ["Telea"], network_methods)
     evaluation = evaluate(photographs, methods, SMALL, tmp_path / "out")
     write_report(evaluation, tmp_path / "out", "<i>Title")
     page = browser.new_page()
