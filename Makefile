@@ -11,7 +11,7 @@ demo: $(VENV)/.installed-dev  ## start the demo
 
 sample: $(VENV)/.installed  ## complete a sample photograph
 	mkdir -p out
-	$(VENV)/bin/glcic complete --sample rocket --blend poisson --overwrite \
+	$(VENV)/bin/glcic complete --sample rocket --overwrite \
 	    --output out/rocket.png --comparison out/rocket-before-after.png
 
 card: $(VENV)/.installed  ## make the packaged weights' model card and its picture anew

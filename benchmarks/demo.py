@@ -76,7 +76,7 @@ class Visitor:
     def complete(self) -> float:
         """Seconds until the completed photograph was here; fails if it is another's."""
         begin = time.perf_counter()
-        path, _ = self.client.predict(*map(handle_file, self.paths), True, 0, api_name="/complete")
+        path, _ = self.client.predict(*map(handle_file, self.paths), False, 0, api_name="/complete")
         seconds = time.perf_counter() - begin
         with Image.open(path) as image:
             completed = np.asarray(image)

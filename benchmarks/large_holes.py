@@ -1,4 +1,4 @@
-"""A 512x512 hole in the middle of photographs enlarged to 1024x1024: coarse to fine, as it is, and Telea.
+"""A 512x512 hole in the middle of photographs enlarged to 1024x1024: the network coarse to fine, as it is, and Telea.
 
 python benchmarks/large_holes.py PHOTOGRAPHS [--model FOLDER] [--every 6] [--count 40]
 """
@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.evaluation.methods import BASELINES, Method, model_methods
+from glcic_hub.evaluation.methods import BASELINES, Method, network_methods
 from glcic_hub.evaluation.protocol import Protocol
 from glcic_hub.evaluation.report import as_markdown
 from glcic_hub.evaluation.run import evaluate
@@ -26,8 +26,8 @@ def main() -> None:
     options = parser.parse_args()
     pipe = GLCICPipeline.from_pretrained(options.model)
     methods: dict[str, Method] = {
-        **model_methods(pipe, "coarse to fine"),
-        "direct": lambda image, mask: pipe(image, mask, large_holes="direct"),
+        **network_methods(pipe, "coarse to fine"),
+        "direct": lambda image, mask: pipe(image, mask, detail="none", large_holes="direct"),
         "Telea": BASELINES["Telea"],
     }
     photographs: list[Photograph] = list(open_photographs(options.photographs))[:: options.every][: options.count]

@@ -43,7 +43,7 @@ def write_card(folder: Path, pipe: GLCICPipeline, name: str = UNNAMED) -> None:
         OSError: They cannot be written.
     """
     image, mask = load_sample(SAMPLE)
-    picture = side_by_side(image, mask, pipe(image, mask, blend="poisson"))
+    picture = side_by_side(image, mask, pipe(image, mask))
     save_picture(picture, folder / CARD_PICTURE, overwrite=True)
     text = f"---\n{card_data(pipe.config, name).to_yaml()}\n---\n\n{_body(pipe, name)}"
     write_whole(folder / CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))

@@ -93,12 +93,18 @@ def _add_complete(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask-from-alpha", action="store_true", help="complete the transparent pixels; no MASK")
     parser.add_argument("--invert-mask", action="store_true", help="black = complete")
     parser.add_argument("--sample", metavar="NAME", help="coffee, chelsea, astronaut or rocket; no IMAGE, no MASK")
+    parser.add_argument(
+        "--detail",
+        choices=["exemplars", "none"],
+        default="exemplars",
+        help="from around the hole, led by the network (default); or the network's fill as it is",
+    )
     parser.add_argument("--blend", choices=["none", "poisson"], default="none", help="post-processing (default: none)")
     parser.add_argument(
         "--large-holes",
         choices=["coarse_to_fine", "direct"],
         default="coarse_to_fine",
-        help="holes too large for the network: from a smaller copy first (default), or as they are",
+        help="of --detail none, holes too large for the network: from a smaller copy first (default), or as they are",
     )
     parser.add_argument(
         "--comparison", type=Path, metavar="FILE", help="also write hole, result and original in a row"
@@ -143,7 +149,7 @@ def _complete_picture(options: argparse.Namespace) -> int:
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ValueError(f"{options.comparison} cannot hold both the result and the comparison")
     image, mask = load_sample(options.sample) if options.sample else (options.image, options.mask)
-    settings = {"blend": options.blend, "invert_mask": options.invert_mask, "large_holes": options.large_holes}
+    settings = {name: getattr(options, name) for name in ("detail", "blend", "invert_mask", "large_holes")}
     completed = _pipeline(options)(image, mask, **settings)
     pictures = [completed]
     if options.comparison is not None:  # before the result may overwrite the picture or the mask
@@ -167,6 +173,7 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
         options.image,
         options.mask,
         options.output,
+        detail=options.detail,
         blend=options.blend,
         invert_mask=options.invert_mask,
         large_holes=options.large_holes,
@@ -380,8 +387,9 @@ def _study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         check_new(options.folder)  # before models are downloaded
         pipes = _models(options)
         methods = make_methods(pipes, _baselines(options))
-        # The paper's raters saw completions with post-processing.
-        shown = {name.removesuffix(", blended"): method for name, method in methods.items() if name not in pipes}
+        # Raters see of each model what people get without asking, under the model's name.
+        unseen = {*pipes, *(f"{name}, blended" for name in pipes)}
+        shown = {name.removesuffix(", exemplars"): method for name, method in methods.items() if name not in unseen}
         photographs = open_photographs(options.photographs)
         for failure in prepare_study(options.folder, photographs, shown, _protocol(options), options.count):
             _say(f"error: not used: {failure}")

@@ -210,6 +210,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         path: str | None,
         drawing: Any,
         mask: str | None,
+        detail: bool,
         blend: bool,
         grow: int,
         snapped: bool,
@@ -240,6 +241,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
                 path,
                 mask and _uploaded(mask),
                 strokes=grown(strokes, grow),
+                detail=detail,
                 blend=blend,
                 keep_format=keep,
             ).result()
@@ -250,7 +252,9 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         yield shown, result.message, gr.update(value=file, interactive=True), file, gr.update(interactive=True)
 
     @_on_gpu
-    def complete(image: str, mask: str | None, blend: bool = True, grow: int = 0) -> tuple[str, str]:
+    def complete(
+        image: str, mask: str | None, blend: bool = False, grow: int = 0, detail: bool = True
+    ) -> tuple[str, str]:
         """Completes a photograph: fills what is white in the mask, and leaves the rest as it is.
 
         Args:
@@ -259,6 +263,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
                 completed.
             blend: Blend the fill into its surroundings.
             grow: Pixels by which the hole grows to each side.
+            detail: Take the fill's detail from the photograph; without, it is the network's alone, and soft.
 
         Returns:
             The completed photograph, a PNG of the same size, and a line that says what was done.
@@ -268,7 +273,9 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         with _told():
             own_mask = mask and _uploaded(mask)
             grow = min(max(int(grow or 0), 0), MAX_GROWTH)
-            result = WORKER.submit(complete_file, own, _uploaded(image), own_mask, grow=grow, blend=blend).result()
+            result = WORKER.submit(
+                complete_file, own, _uploaded(image), own_mask, grow=grow, detail=detail, blend=blend
+            ).result()
         return str(result.path), result.message
 
     one_by_one: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}
@@ -311,7 +318,8 @@ def make_demo(model: str | None = None) -> gr.Blocks:
             samples = {name: gr.Button(title, size="sm", min_width=140) for name, title in SAMPLE_TITLES.items()}
         with gr.Accordion("Options", open=False):
             with gr.Row():
-                blend = gr.Checkbox(True, label="Blend the fill into its surroundings")
+                detail = gr.Checkbox(True, label="Detail from the photograph")
+                blend = gr.Checkbox(False, label="Blend the fill into its surroundings")
                 snapped = gr.Checkbox(False, label="Snap to the object under the strokes")
                 keep = gr.Checkbox(False, label="Keep the photograph's format (JPEG changes every pixel a little)")
             with gr.Row():
@@ -327,7 +335,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         upload.input(begin, upload, places, **work)
         other.click(start_over, None, places, **private)
         again.click(put_away, None, [canvas, canvas_place], **private).then(begin, latest, places, **work)
-        inputs = [original, canvas, mask, blend, grow, snapped, keep, named]
+        inputs = [original, canvas, mask, detail, blend, grow, snapped, keep, named]
         outputs = [slider, message, download, latest, again]
         running: list[Any] = [button.click(run, inputs, outputs, **work)]
         for name, sample in samples.items():
@@ -340,13 +348,32 @@ def make_demo(model: str | None = None) -> gr.Blocks:
             files = [gr.File(label=label, type="filepath") for label in ("image", "mask")]
             for file in files:
                 _take_no_addresses(file)
-            settings = [gr.Checkbox(True, label="blend"), gr.Number(0, label="grow", precision=0)]
+            settings = [
+                gr.Checkbox(False, label="blend"), gr.Number(0, label="grow", precision=0),
+                gr.Checkbox(True, label="detail"),
+            ]  # fmt: skip
             answers = [gr.File(label="completed"), gr.Textbox(label="message")]
             gr.Button("Complete files").click(
                 complete, [*files, *settings], answers, api_name="complete", **one_by_one
             )
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
+    _fill_in_defaults(demo)
     return demo
+
+
+def _fill_in_defaults(demo: gr.Blocks) -> None:
+    """Lets calls by plain HTTP leave out the last values of `/complete`, as Gradio's client does.
+
+    Gradio refuses them, so that programs of others would break with every option that is added.
+    """
+    validate = demo.validate_inputs
+
+    def validate_filled(block_fn: Any, inputs: list[Any]) -> None:
+        if block_fn.api_name == "complete":
+            inputs += [component.value for component in block_fn.inputs[len(inputs) :]]
+        validate(block_fn, inputs)
+
+    demo.validate_inputs = validate_filled  # type: ignore[method-assign]
 
 
 def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None, share: bool = False) -> None:

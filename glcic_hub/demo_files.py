@@ -137,7 +137,8 @@ def complete_file(
     *,
     strokes: NDArray[np.bool_] | None = None,
     grow: int = 0,
-    blend: bool = True,
+    detail: bool = True,
+    blend: bool = False,
     keep_format: bool = False,
 ) -> Result:
     """Completes a photograph's file into another, at its full size.
@@ -149,6 +150,7 @@ def complete_file(
             photograph's transparent pixels are completed.
         strokes: (h, w) boolean, what else is to be completed, in a copy of the photograph of any size.
         grow: Pixels of the photograph by which the mask's hole grows to each side.
+        detail: Take the fill's detail from the photograph; without, it is the network's alone.
         blend: Blend the fill into its surroundings.
         keep_format: Write the photograph's own format, with loss if that has it, not PNG.
 
@@ -179,13 +181,18 @@ def complete_file(
     if not hole.any():
         raise ValueError("nothing is marked: paint over what should go, or give a mask that has white in it")
     begin = time.perf_counter()
-    completed = pipe(photo, None if by_alpha else hole, blend="poisson" if blend else "none")
+    completed = pipe(
+        photo,
+        None if by_alpha else hole,
+        detail="exemplars" if detail else "none",
+        blend="poisson" if blend else "none",
+    )
     seconds = time.perf_counter() - begin
     suffix = SUFFIXES.get(_format_of(path), ".png") if keep_format else ".png"
     result = new_folder() / f"{Path(path).stem.removesuffix('_completed')}_completed{suffix}"
     save_picture(completed, result)
     message = f"{width}×{height} pixels, hole {hole.mean():.1%}, {seconds:.2f} s on {pipe.device.type}"
-    if out_of_reach(hole).any():
+    if not detail and out_of_reach(hole).any():
         message += ". The hole is larger than the network can see across, so its middle comes from a smaller copy"
     return Result(result, message)
 

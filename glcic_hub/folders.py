@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from glcic_hub.files import first_line
 from glcic_hub.picture_files import check_output, find_pictures, save_picture
-from glcic_hub.pipeline import Blend, GLCICPipeline, LargeHoles
+from glcic_hub.pipeline import Blend, Detail, GLCICPipeline, LargeHoles
 
 LONGEST_WAIT = timedelta(weeks=4)
 """How long a process waits for those that have slower pictures."""
@@ -59,6 +59,7 @@ def complete_folder(
     masks: Path | None,
     output: Path,
     *,
+    detail: Detail = "exemplars",
     blend: Blend = "none",
     invert_mask: bool = False,
     large_holes: LargeHoles = "coarse_to_fine",
@@ -76,6 +77,7 @@ def complete_folder(
             for the pictures' transparent pixels.
         output: Another folder, made if it does not exist. The completed pictures keep their names and subfolders; what
             was saved with loss becomes a PNG, so that nothing outside the holes changes.
+        detail: As for the pipeline.
         blend: As for the pipeline.
         invert_mask: As for the pipeline.
         large_holes: As for the pipeline.
@@ -122,7 +124,9 @@ def complete_folder(
             check_output(result, overwrite=overwrite)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                picture = pipe(path, mask, blend=blend, invert_mask=invert_mask, large_holes=large_holes)
+                picture = pipe(
+                    path, mask, detail=detail, blend=blend, invert_mask=invert_mask, large_holes=large_holes
+                )
             for warning in caught:
                 warnings.warn(f"{path}: {warning.message}", stacklevel=2)
             save_picture(picture, result, overwrite=overwrite)

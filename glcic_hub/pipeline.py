@@ -1,4 +1,4 @@
-"""GLCICPipeline: reads, completes, blends, restores."""
+"""GLCICPipeline: reads, completes, gives detail, blends, restores."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from glcic_hub.blending import blend_patches
 from glcic_hub.card import UNNAMED, name_card, write_card
 from glcic_hub.completion import Completer, best_dtype, open_device
 from glcic_hub.config import GLCICConfig
+from glcic_hub.exemplars import complete_from_exemplars
 from glcic_hub.hub import fetch_model, make_repository, push_folder
 from glcic_hub.images import OpenedPicture, Picture, PictureLike, open_picture
 from glcic_hub.large_holes import complete_coarse_to_fine, out_of_reach
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 PathOrPil: TypeAlias = str | Path | Image.Image
 Blend = Literal["none", "poisson"]
+Detail = Literal["exemplars", "none"]
 LargeHoles = Literal["coarse_to_fine", "direct"]
 Pictures: TypeAlias = list[Any] | tuple[Any, ...]  # of PictureLike; lists are invariant
 Masks: TypeAlias = PictureLike | Pictures | None
@@ -39,6 +41,7 @@ class Settings(TypedDict, total=False):
     """What `GLCICPipeline` takes by name."""
 
     blend: Blend
+    detail: Detail
     invert_mask: bool
     large_holes: LargeHoles
 
@@ -196,6 +199,7 @@ class GLCICPipeline:
         image: PictureLike | Pictures,
         mask: Masks = None,
         *,
+        detail: Detail = "exemplars",
         blend: Blend = "none",
         invert_mask: bool = False,
         large_holes: LargeHoles = "coarse_to_fine",
@@ -210,26 +214,32 @@ class GLCICPipeline:
                 masks count from 0.2 on. None takes the pixels that are not fully
                 opaque, which come back opaque. For a list
                 of images, one mask for all or a list of as many.
-            blend: `"none"`: the network's fill as it is. `"poisson"`: blended into the surroundings (sec. 3.5).
+            detail: `"exemplars"`: the network completes a small copy, and the hole gets the detail of what looks like
+                that around it in the picture. `"none"`: the network's fill at full size, as in the paper; it is soft.
+            blend: `"none"`: the fill as it is. `"poisson"`: blended into the surroundings (sec. 3.5), which is of use
+                with `detail="none"`; exemplars have their seams levelled anyway.
             invert_mask: Black, 0 or False = pixel to complete.
-            large_holes: What is done about a hole with pixels farther than 150 from anything known, which the network
-                cannot complete (sec. 4.8). `"coarse_to_fine"`: it is completed in a smaller copy first. `"direct"`:
-                nothing; a `UserWarning` says how much of the hole is out of reach.
+            large_holes: With `detail="none"`, what is done about a hole with pixels farther than 150 from anything
+                known, which the network cannot complete (sec. 4.8). `"coarse_to_fine"`: it is completed in a smaller
+                copy first. `"direct"`: nothing; a `UserWarning` says how much of the hole is out of reach.
 
         Returns:
             A picture of the image's kind (a PIL image for a path), size, mode, alpha, EXIF orientation and ICC
             profile, equal to the image bit for bit outside the hole; a list for a list. Of modes two do not stay: I
             becomes I;16, and one colour that stands for transparency an alpha channel. The arguments are not changed.
-            With an empty mask the picture comes back unchanged, with a `UserWarning`.
+            With an empty mask the picture comes back unchanged, with a `UserWarning`. Where nothing around a hole can
+            be copied, another says that it has the network's fill alone.
 
         Raises:
             FileNotFoundError: A file does not exist.
             ValueError: An image or mask cannot be read or is of a wrong kind, shape or range; the sizes differ; the
-                mask covers everything; the lists are not of the same length; `blend` is unknown; there is no mask to
-                invert.
+                mask covers everything; the lists are not of the same length; `detail`, `blend` or `large_holes` is
+                unknown; there is no mask to invert.
             MemoryError: The picture is too large for the device.
             FloatingPointError: The network gives NaN or infinity.
         """
+        if detail not in ("exemplars", "none"):
+            raise ValueError(f'detail must be "exemplars" or "none", not {detail!r}')
         if blend not in ("none", "poisson"):
             raise ValueError(f'blend must be "none" or "poisson", not {blend!r}')
         if large_holes not in ("coarse_to_fine", "direct"):
@@ -244,20 +254,26 @@ class GLCICPipeline:
         completed: list[Picture] = []
         opened: list[_Opened] = []
         for number, (one_image, one_mask) in enumerate(zip(images, masks, strict=True), start=1):
-            opened.append(_open(one_image, one_mask, invert_mask, large_holes))
+            opened.append(_open(one_image, one_mask, invert_mask, detail, large_holes))
             if number == len(images) or sum(one.hole.size for one in opened) >= PIXELS_AT_ONCE:
-                completed += self._complete(opened, blend)
+                completed += self._complete(opened, detail, blend)
                 opened = []
         return completed if listed else completed[0]
 
-    def _complete(self, opened: Sequence[_Opened], blend: Blend) -> list[Picture]:
-        """Completes ordinary holes of several pictures together, and pictures with larger ones by themselves."""
+    def _complete(self, opened: Sequence[_Opened], detail: Detail, blend: Blend) -> list[Picture]:
+        """Completes several pictures.
+
+        The network alone takes ordinary holes of all together, and pictures with larger ones by themselves.
+        """
         try:
-            sources = [(one.picture.rgb, one.hole) for one in opened if one.far is None]
+            alone = detail == "none"
+            sources = [(one.picture.rgb, one.hole) for one in opened if alone and one.far is None]
             ordinary = iter(self._completer.complete(sources))
             completed = []
             for one in opened:
-                if one.far is None:
+                if detail == "exemplars":
+                    patches = complete_from_exemplars(self._completer, one.picture.rgb, one.hole)
+                elif one.far is None:
                     patches = next(ordinary)
                 else:
                     patches = complete_coarse_to_fine(self._completer, one.picture.rgb, one.hole, one.far)
@@ -277,11 +293,11 @@ class _Opened(NamedTuple):
 
     picture: OpenedPicture
     hole: NDArray[np.bool_]
-    far: NDArray[np.bool_] | None  # pixels for which the network needs a smaller copy, if there are any
+    far: NDArray[np.bool_] | None  # pixels for which the network alone needs a smaller copy, if there are any
     opaque: bool  # what is completed becomes opaque
 
 
-def _open(image: Any, mask: Any, invert_mask: bool, large_holes: LargeHoles) -> _Opened:
+def _open(image: Any, mask: Any, invert_mask: bool, detail: Detail, large_holes: LargeHoles) -> _Opened:
     if mask is None and invert_mask:
         raise ValueError("there is no mask to invert: none was given")
     picture = open_picture(image)
@@ -298,6 +314,8 @@ def _open(image: Any, mask: Any, invert_mask: bool, large_holes: LargeHoles) -> 
     if not hole.any():
         warnings.warn(f"the mask is empty, so the image is returned unchanged{hint}", stacklevel=3)
         return _Opened(picture, hole, None, False)
+    if detail == "exemplars":  # the network sees a copy in which it reaches everything
+        return _Opened(picture, hole, None, mask is None)
     far = out_of_reach(hole)
     if far.any() and large_holes == "direct":
         warnings.warn(

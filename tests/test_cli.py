@@ -56,6 +56,12 @@ def test_blending_and_inverted_mask(run: Run, pipe: GLCICPipeline, photo_file: P
     assert np.array_equal(pixels(out), pipe(pixels(photo_file), mask, blend="poisson"))
 
 
+def test_without_detail(run: Run, pipe: GLCICPipeline, photo_file: Path, mask_file: Path) -> None:
+    out = photo_file.with_name("out.png")
+    assert run(photo_file, mask_file, "-o", out, "--detail", "none")[0] == 0
+    assert np.array_equal(pixels(out), pipe(pixels(photo_file), pixels(mask_file), detail="none"))
+
+
 def test_mask_from_alpha(run: Run, tmp_path: Path) -> None:
     image = Image.fromarray(make_photo(46, 61)).convert("RGBA")
     image.putalpha(Image.fromarray(255 - make_hole(46, 61)))
@@ -298,6 +304,7 @@ def test_pictures_that_would_become_one_file(run: Run, tmp_path: Path, mask_file
         ["complete", "a.png", "--sample", "coffee", "-o", "b.png"],
         ["complete", "--sample", "coffee", "--mask-from-alpha", "-o", "b.png"],
         ["complete", "a.png", "m.png", "-o", "b.png", "--blend", "feather"],
+        ["complete", "a.png", "m.png", "-o", "b.png", "--detail", "fine"],
     ],
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -196,13 +196,25 @@ def test_snap_finds_the_object() -> None:
 
 
 def test_by_gradios_client(server: str, pretrained: GLCICPipeline, tmp_path: Path) -> None:
-    photo, mask = blue_photo(120, 160), square(120, 160, 30, 40)
+    photo, mask = blue_photo(60, 80), square(60, 80, 15, 20)
     paths = [save(photo, tmp_path / "photo.png"), save(mask.astype(np.uint8) * 255, tmp_path / "mask.png")]
     client = Client(server, verbose=False, download_files=tmp_path)
-    completed, message = client.predict(*map(handle_file, paths), True, 0, api_name="/complete")
-    assert "160×120 pixels" in message
-    assert np.array_equal(pixels(completed), pretrained(photo, mask, blend="poisson"))
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/complete"]
+    files = [handle_file(path) for path in paths]
+    expected = {
+        (): pretrained(photo, mask),
+        (False, 0): pretrained(photo, mask),
+        (True, 0, False): pretrained(photo, mask, detail="none", blend="poisson"),
+    }
+    for settings, picture in expected.items():
+        completed, message = client.predict(*files, *settings, api_name="/complete")
+        assert "80×60 pixels" in message
+        assert np.array_equal(pixels(completed), picture), settings
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(endpoints) == ["/complete"]
+    parameters = endpoints["/complete"]["parameters"]
+    assert [(one["parameter_name"], one["parameter_default"]) for one in parameters[2:]] == [
+        ("blend", False), ("grow", 0), ("detail", True)
+    ]  # fmt: skip
 
 
 def test_many_clients_at_once(server: str, tmp_path: Path) -> None:
@@ -217,7 +229,7 @@ def test_many_clients_at_once(server: str, tmp_path: Path) -> None:
         ]
         client = Client(server, verbose=False, download_files=tmp_path)
         for _ in range(3):
-            completed, _ = client.predict(*map(handle_file, paths), False, 0, api_name="/complete")
+            completed, _ = client.predict(*map(handle_file, paths), False, 0, False, api_name="/complete")
             if changed(paths[0], Path(completed))[~mask].any():
                 return False
         return True
@@ -285,8 +297,11 @@ def encode(photo: NDArray[np.uint8], kind: str = "PNG") -> bytes:
 
 
 def test_plain_http(server: str) -> None:
-    answer = call(server, "complete", [*uploads(server, blue_photo(40, 50), square(40, 50, 9, 12)), True, 2])
-    assert answer.startswith("event: complete") and "50×40 pixels" in json.loads(answer.split("data: ")[1])[1]
+    """Also with the four values that there were before there was a fifth."""
+    files = uploads(server, blue_photo(40, 50), square(40, 50, 9, 12))
+    for settings in ([False, 2], [True, 2, False]):
+        answer = call(server, "complete", [*files, *settings])
+        assert answer.startswith("event: complete") and "50×40 pixels" in json.loads(answer.split("data: ")[1])[1]
 
 
 def test_attacks(server: str, tmp_path: Path) -> None:
@@ -387,7 +402,7 @@ def test_nothing_is_left_after_sigterm(
     demo = after_a_kill[-1]
     others = files_beside(leave_files(demo.address, tmp_path))
     slow = uploads(demo.address, blue_photo(700, 700), square(700, 700, 50, 600))
-    assert ask(demo.address, "/gradio_api/call/complete", {"data": [*slow, True, 0]})[0] == 200
+    assert ask(demo.address, "/gradio_api/call/complete", {"data": [*slow, True, 0, False]})[0] == 200
     time.sleep(0.3)
     assert demo.stop(signal.SIGTERM) == 0
     assert set(temporary.rglob("*")) == others
@@ -417,7 +432,7 @@ class Session:
         return self.call(1, [file_data(path, **more)])
 
     def run(self, drawing: Any, mask: Any = None, model: str = "") -> str:
-        return self.call(8, [None, drawing, mask, True, 0, False, False, model])
+        return self.call(9, [None, drawing, mask, True, False, 0, False, False, model])
 
 
 def succeeded(answer: str) -> bool:
@@ -647,15 +662,22 @@ def test_a_sample_with_one_click(page: Page, tmp_path: Path) -> None:
     assert largest_red(page, box).sum() < 0.95 * len(painted)
 
 
-def test_a_mask_instead_of_painting(page: Page, tmp_path: Path) -> None:
-    path, mask = save(blue_photo(400, 600), tmp_path / "photo.png"), square(400, 600, 100, 60)
+def test_a_mask_instead_of_painting(page: Page, pretrained: GLCICPipeline, tmp_path: Path) -> None:
+    """With detail, unless one has the page leave it out."""
+    photo, mask = blue_photo(400, 600), square(400, 600, 100, 60)
+    path = save(photo, tmp_path / "photo.png")
     choose(page, path)
     page.click("text=Options")
     page.set_input_files("#mask input[type=file]", save(mask.astype(np.uint8) * 255, tmp_path / "mask.png"))
     page.wait_for_selector("#mask img")
+    assert page.is_checked("text=Detail from the photograph") and not page.is_checked("text=Blend the fill")
     press_complete(page)
-    difference = changed(path, download(page, tmp_path / "out.png"))
-    assert difference[mask].mean() > 0.9 and not (difference & ~widened(mask, 5)).any()
+    assert np.array_equal(pixels(download(page, tmp_path / "out.png")), pretrained(photo, mask))
+    page.uncheck("text=Detail from the photograph")
+    press_complete(page)
+    page.wait_for_timeout(500)
+    alone = pretrained(photo, mask, detail="none")
+    assert np.array_equal(pixels(download(page, tmp_path / "alone.png")), alone)
 
 
 def test_files_that_are_refused_with_a_toast(page: Page, tmp_path: Path) -> None:
@@ -752,7 +774,7 @@ def test_cancel(page: Page, server: str, tmp_path: Path) -> None:
     stroke(page, (0.4, 0.3), (0.5, 0.6))
     slow = uploads(server, blue_photo(900, 900), square(900, 900, 50, 800))
     with ThreadPoolExecutor() as pool:
-        others = [pool.submit(call, server, "complete", [*slow, True, 0]) for _ in range(3)]
+        others = [pool.submit(call, server, "complete", [*slow, True, 0, False]) for _ in range(3)]
         page.wait_for_timeout(500)
         page.click("#complete")
         page.wait_for_selector("text=/queue: \\d+\\/\\d+/", timeout=20_000)  # the place in line
@@ -799,7 +821,7 @@ def test_more_requests_than_may_wait(server: str, tmp_path: Path) -> None:
     slow = uploads(server, blue_photo(1500, 1500), square(1500, 1500, 100, 1300))
     quick = uploads(server, blue_photo(40, 40), square(40, 40, 9, 12))
     with ThreadPoolExecutor(100) as pool:
-        first = pool.submit(call, server, "complete", [*slow, True, 0])
+        first = pool.submit(call, server, "complete", [*slow, True, 0, False])
         time.sleep(0.5)
         answers = list(pool.map(lambda _: call(server, "complete", [*quick, False, 0]), range(90)))
     assert "event: complete" in first.result()

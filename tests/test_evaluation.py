@@ -24,7 +24,7 @@ from torchmetrics.functional.regression import mean_absolute_error
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.cli import main
-from glcic_hub.evaluation.methods import ALL_BASELINES, Method, fingerprint, make_methods, model_names
+from glcic_hub.evaluation.methods import ALL_BASELINES, Method, fingerprint, make_methods, model_names, network_methods
 from glcic_hub.evaluation.metrics import METRICS, hole_metrics
 from glcic_hub.evaluation.protocol import Protocol, case_opener, centre_square
 from glcic_hub.evaluation.report import as_markdown, differences, estimate, means, write_report
@@ -200,14 +200,20 @@ def test_evaluate(tmp_path: Path, pipe: GLCICPipeline) -> None:
     methods = make_methods({"glcic": pipe}, ["Telea", "Navier-Stokes", "mean colour"])
     evaluation = evaluate(photographs, methods, SMALL)
     figures = means(evaluation)
-    assert list(figures) == ["glcic", "glcic, blended", "Telea", "Navier-Stokes", "mean colour"]
+    assert list(figures) == ["glcic", "glcic, blended", "glcic, exemplars", "Telea", "Navier-Stokes", "mean colour"]
     assert figures["Telea"]["psnr"].mean > figures["mean colour"]["psnr"].mean  # the photographs are ramps
     again = evaluate(photographs, methods, SMALL)
     assert without_times(evaluation.records) == without_times(again.records)
     crop = centre_square(photographs[1], 64)
     mask = case_opener(SMALL, photographs)(1).mask
-    expected = hole_metrics(crop, pipe(crop, mask), mask)
-    assert evaluation.values("glcic", "psnr")[1] == expected["psnr"]
+    kinds: dict[str, Any] = {
+        "glcic": pipe(crop, mask, detail="none"),
+        "glcic, blended": pipe(crop, mask, detail="none", blend="poisson"),
+        "glcic, exemplars": pipe(crop, mask),
+    }
+    for name, completed in kinds.items():
+        assert evaluation.values(name, "psnr")[1] == hole_metrics(crop, completed, mask)["psnr"]
+    assert list(make_methods({"a": pipe}, ["Telea"], network_methods)) == ["a", "a, blended", "Telea"]
     text = as_markdown(evaluation)
     assert "3 photographs; centre crops of 64×64 pixels, one rectangle of 20 to 30 pixels a side, seed 0" in text
     assert f"| Telea | {figures['Telea']['psnr'].mean:.2f} [" in text
@@ -401,14 +407,14 @@ def test_killed_from_outside(tmp_path: Path) -> None:
             for line in part.read_text().splitlines()
         ]
         results.append(sorted(without_times(records), key=lambda record: (record["index"], record["method"])))
-    assert len(results[0]) == 90 and results[0] == results[1]
+    assert len(results[0]) == 120 and results[0] == results[1]
     assert len(list((tmp_path / "two").glob("records-*.jsonl"))) == 2
 
 
 def test_the_report(tmp_path: Path, pipe: GLCICPipeline, browser: Browser) -> None:
     """In a browser: the table sorts, the worst and the best come first, nothing is loaded from elsewhere."""
     photographs = open_photographs(save_photographs(tmp_path / "<photo&graphs>", 15))
-    methods = make_methods({"a <b>": pipe}, ["Telea"])
+    methods = make_methods({"a <b>": pipe}, ["Telea"], network_methods)
     evaluation = evaluate(photographs, methods, SMALL, tmp_path / "out")
     write_report(evaluation, tmp_path / "out", "<i>Title")
     page = browser.new_page()

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms, ImageOps
 from glcic_hub import GLCICPipeline
 from glcic_hub.images import open_picture
 from glcic_hub.picture_files import save_picture
-from glcic_hub.pipeline import Blend
+from glcic_hub.pipeline import Blend, Detail
 from tests.conftest import equal, make_hole, make_photo
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -60,14 +60,16 @@ FILES = {
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("blend", ["none", "poisson"])
-def test_outside_the_hole_nothing_changes(pipe: GLCICPipeline, tmp_path: Path, name: str, blend: Blend) -> None:
+@pytest.mark.parametrize(("detail", "blend"), [("none", "none"), ("none", "poisson"), ("exemplars", "none")])
+def test_outside_the_hole_nothing_changes(
+    pipe: GLCICPipeline, tmp_path: Path, name: str, detail: Detail, blend: Blend
+) -> None:
     image, suffix = FILES[name]
     path = tmp_path / f"photo{suffix}"
     image.save(path, icc_profile=PROFILE)
     mask = make_hole(HEIGHT, WIDTH)
 
-    result = pipe(path, mask, blend=blend)
+    result = pipe(path, mask, detail=detail, blend=blend)
     # The file that is written holds what the pipeline returned, whatever the input's file was.
     target = tmp_path / ("result.tif" if image.mode in ("CMYK", "F") else "result.png")
     save_picture(result, target)

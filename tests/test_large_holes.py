@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -19,6 +23,12 @@ from glcic_hub.support import REACH, Box
 @pytest.fixture(scope="module")
 def pretrained() -> GLCICPipeline:
     return GLCICPipeline.from_pretrained(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def network(pretrained: GLCICPipeline) -> Callable[..., Any]:
+    """The network alone."""
+    return partial(pretrained, detail="none")
 
 
 def photograph_of(name: str) -> NDArray[np.uint8]:
@@ -50,7 +60,7 @@ def test_out_of_reach_by_enumeration() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_hole_across_a_narrow_picture(pretrained: GLCICPipeline, turned: bool) -> None:
+def test_a_hole_across_a_narrow_picture(network: Callable[..., Any], turned: bool) -> None:
     """Short as it is from one border to the other, there is nothing known beyond these."""
     hole = np.zeros((64, 900), bool)
     hole[:, 200:700] = True
@@ -61,20 +71,20 @@ def test_a_hole_across_a_narrow_picture(pretrained: GLCICPipeline, turned: bool)
     below[:1] = False
     assert not out_of_reach(below).any()
     black, white = np.zeros((64, 900, 3), np.uint8), np.full((64, 900, 3), 255, np.uint8)
-    middles = [np.asarray(pretrained(image, hole))[:, 440:460] for image in (black, white)]
+    middles = [np.asarray(network(image, hole))[:, 440:460] for image in (black, white)]
     assert (middles[0] < middles[1]).all()
     with pytest.warns(UserWarning, match="40% of the hole is farther"):
-        middles = [np.asarray(pretrained(i, hole, large_holes="direct"))[:, 440:460] for i in (black, white)]
+        middles = [np.asarray(network(i, hole, large_holes="direct"))[:, 440:460] for i in (black, white)]
     assert np.array_equal(middles[0], middles[1])
 
 
-def test_a_large_hole_is_better_coarse_to_fine(pretrained: GLCICPipeline) -> None:
+def test_a_large_hole_is_better_coarse_to_fine(pretrained: GLCICPipeline, network: Callable[..., Any]) -> None:
     """Than without, and no blot of the mean colour is left in its middle."""
     photograph = photograph_of("chelsea").repeat(3, axis=0).repeat(3, axis=1)[:900, :900]
     mask = square_hole(480, 900)
     with pytest.warns(UserWarning, match="14% of the hole is farther than 150 pixels from anything known"):
-        direct = pretrained(photograph, mask, large_holes="direct")
-    coarse = pretrained(photograph, mask)
+        direct = network(photograph, mask, large_holes="direct")
+    coarse = network(photograph, mask)
     figures = [hole_metrics(photograph, completed, mask) for completed in (direct, coarse)]
     assert figures[1]["psnr"] > figures[0]["psnr"] + 0.5 and figures[1]["ssim"] > figures[0]["ssim"]
     mean = np.array(pretrained.config.mean_pixel) * 255
@@ -83,17 +93,17 @@ def test_a_large_hole_is_better_coarse_to_fine(pretrained: GLCICPipeline) -> Non
     assert np.array_equal(coarse[mask == 0], photograph[mask == 0])
 
 
-def test_small_holes_beside_a_large_one_are_completed_as_always(pretrained: GLCICPipeline) -> None:
+def test_small_holes_beside_a_large_one_are_completed_as_always(network: Callable[..., Any]) -> None:
     photograph = photograph_of("astronaut").repeat(3, axis=0).repeat(3, axis=1)[:, :1200]
     large = np.zeros(photograph.shape[:2], np.uint8)
     large[100:500, 100:500] = 1
     small = np.zeros_like(large)
     small[1100:1160, 900:960] = 1
-    both, alone = pretrained(photograph, large + small), pretrained(photograph, small)
+    both, alone = network(photograph, large + small), network(photograph, small)
     assert np.array_equal(both[small > 0], alone[small > 0])
 
 
-def test_lists_of_all_kinds(pretrained: GLCICPipeline) -> None:
+def test_lists_of_all_kinds(network: Callable[..., Any]) -> None:
     """Large holes, ordinary ones and none in one list, of more pixels than are opened at once."""
     photograph = photograph_of("astronaut").repeat(3, axis=0).repeat(3, axis=1)[:1000, :1200]
     pictures = [photograph, photograph[::-1], photograph[:, ::-1], photograph, photograph_of("coffee")]
@@ -101,19 +111,19 @@ def test_lists_of_all_kinds(pretrained: GLCICPipeline) -> None:
     for mask, side in zip(masks, (30, 400, 0, 50, 30), strict=True):
         mask[200 : 200 + side, 220 : 220 + side] = 1
     with pytest.warns(UserWarning, match="the mask is empty"):
-        together = pretrained(pictures, masks)
+        together = network(pictures, masks)
     assert sum(picture.shape[0] * picture.shape[1] for picture in pictures) > PIXELS_AT_ONCE
     for picture, mask, completed in zip(pictures, masks, together, strict=True):
-        alone = pretrained(picture, mask) if mask.any() else picture
+        alone = network(picture, mask) if mask.any() else picture
         assert np.array_equal(np.asarray(completed), alone)
 
 
 @pytest.mark.parametrize("blend", ["none", "poisson"])
-def test_a_hole_up_to_the_whole_picture_but_a_rim(pretrained: GLCICPipeline, blend: str) -> None:
+def test_a_hole_up_to_the_whole_picture_but_a_rim(network: Callable[..., Any], blend: str) -> None:
     photograph = photograph_of("coffee")[:, :600]
     mask = np.ones(photograph.shape[:2], np.uint8)
     mask[0] = 0
-    completed = pretrained(photograph, mask, blend=blend)  # type: ignore[call-overload]
+    completed = network(photograph, mask, blend=blend)
     assert np.array_equal(completed[0], photograph[0])
     assert completed[1:].std() > 1
 
@@ -130,6 +140,16 @@ def test_blending_takes_of_each_patch_what_it_completes() -> None:
     patches = [Patch(box, ramp, left), Patch(box, 1 - ramp, ~left)]
     (first,), (second,) = (blend_patches(rgb, order, hole) for order in (patches, patches[::-1]))
     assert np.array_equal(first.fill, second.fill)
+
+
+def test_exemplars_know_no_large_holes(pretrained: GLCICPipeline) -> None:
+    """The network sees a small copy, so that nothing is out of its reach, and there is nothing to warn of."""
+    photograph = np.ascontiguousarray(photograph_of("astronaut")[:400, :400])
+    mask = square_hole(304, 400)
+    assert out_of_reach(mask > 0).any()
+    direct, coarse = (pretrained(photograph, mask, large_holes=way) for way in ("direct", "coarse_to_fine"))
+    assert np.array_equal(direct, coarse)
+    assert np.array_equal(direct[mask == 0], photograph[mask == 0])
 
 
 def test_unknown_ways_are_refused(pretrained: GLCICPipeline) -> None:

@@ -14,29 +14,33 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from glcic_hub import GLCICConfig, GLCICPipeline
+from glcic_hub.images import to_uint8
 from glcic_hub.model_files import save_model
-from glcic_hub.pipeline import Blend
+from glcic_hub.pipeline import Blend, Detail
 from tests.conftest import MEAN_PIXEL, equal, make_hole, make_network, make_photo
 
+WAYS: list[tuple[Detail, Blend]] = [("none", "none"), ("none", "poisson"), ("exemplars", "none")]
 
-@pytest.mark.parametrize("blend", ["none", "poisson"])
+
+@pytest.mark.parametrize(("detail", "blend"), WAYS)
 @pytest.mark.parametrize("size", [(4, 4), (5, 7), (33, 50), (130, 63), (64, 64)])
-def test_any_size(pipe: GLCICPipeline, size: tuple[int, int], blend: Blend) -> None:
+def test_any_size(pipe: GLCICPipeline, size: tuple[int, int], detail: Detail, blend: Blend) -> None:
     photo = make_photo(*size)
     mask = np.zeros(size, bool)
     mask[1 : size[0] // 2 + 1, 2 : size[1] // 2 + 1] = True
-    result = pipe(photo, mask, blend=blend)
+    result = pipe(photo, mask, detail=detail, blend=blend)
     assert result.shape == photo.shape
     assert np.array_equal(result[~mask], photo[~mask])
     assert not np.array_equal(result[mask], photo[mask])
 
 
-@pytest.mark.parametrize("blend", ["none", "poisson"])
-def test_what_is_under_the_hole_has_no_influence(pipe: GLCICPipeline, blend: Blend) -> None:
+@pytest.mark.parametrize(("detail", "blend"), WAYS)
+def test_what_is_under_the_hole_has_no_influence(pipe: GLCICPipeline, detail: Detail, blend: Blend) -> None:
     """Also at a width that is padded, with holes at the padded border."""
     photo, mask = make_photo(46, 61), make_hole(46, 61) > 0
     damaged = np.where(mask[..., None], make_photo(46, 61, seed=7), photo)
-    assert np.array_equal(pipe(photo, mask, blend=blend), pipe(damaged, mask, blend=blend))
+    first, second = (pipe(picture, mask, detail=detail, blend=blend) for picture in (photo, damaged))
+    assert np.array_equal(first, second)
 
 
 def test_padding_keeps_the_picture_in_place(pipe: GLCICPipeline) -> None:
@@ -45,24 +49,29 @@ def test_padding_keeps_the_picture_in_place(pipe: GLCICPipeline) -> None:
     image = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255
     hole = torch.from_numpy(mask)[None, None].float()
     expected = torch.where(hole > 0, make_network()(image, hole), image)[0].permute(1, 2, 0).detach().numpy()
-    np.testing.assert_allclose(pipe((photo / 255).astype(np.float32), mask), expected, atol=1e-5)
+    completed = pipe((photo / 255).astype(np.float32), mask, detail="none")
+    np.testing.assert_allclose(completed, expected, atol=1e-5)
 
 
 def test_padding_is_that_of_the_edge(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
     """46×61 gives what 48×64 gives whose last rows and columns are repeated, in the same place."""
     padded_photo = np.pad(photo, ((0, 2), (0, 3), (0, 0)), mode="edge")
     padded_mask = np.pad(mask, ((0, 2), (0, 3)), mode="edge")
-    assert np.abs(pipe(padded_photo, padded_mask)[:46, :61].astype(int) - pipe(photo, mask)).max() <= 1
+    padded, plain = (pipe(*pair, detail="none") for pair in ((padded_photo, padded_mask), (photo, mask)))
+    assert np.abs(padded[:46, :61].astype(int) - plain).max() <= 1
 
 
-def test_lists(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8], photo_file: Path) -> None:
-    expected = pipe(photo, mask)
-    one_mask = pipe([photo, photo_file], mask)
+@pytest.mark.parametrize("detail", ["none", "exemplars"])
+def test_lists(
+    pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8], photo_file: Path, detail: Detail
+) -> None:
+    expected = pipe(photo, mask, detail=detail)
+    one_mask = pipe([photo, photo_file], mask, detail=detail)
     assert isinstance(one_mask, list) and isinstance(one_mask[1], Image.Image)
     assert all(equal(result, expected) for result in one_mask)
-    two_masks = pipe([photo, photo], [mask, 255 - mask])
+    two_masks = pipe([photo, photo], [255 - mask, 255 - mask[::-1]], detail=detail, invert_mask=True)
     assert equal(two_masks[0], expected)
-    assert equal(two_masks[1], pipe(photo, mask, invert_mask=True))
+    assert equal(two_masks[1], pipe(photo, mask[::-1], detail=detail))
     assert pipe([], []) == []
     with pytest.raises(ValueError, match="2 images and 1 masks"):
         pipe([photo, photo], [mask])
@@ -98,11 +107,40 @@ def test_unknown_blending(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: N
         pipe(photo, mask, blend="feather")  # type: ignore[call-overload]
 
 
+def test_unknown_detail(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match='detail must be "exemplars" or "none", not \'fine\''):
+        pipe(photo, mask, detail="fine")  # type: ignore[call-overload]
+
+
+def test_detail_comes_from_the_picture(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    """Without being asked for; the network's fill has none of stripes whose rows repeat, and is one argument away."""
+    stripes = np.repeat(np.resize([40, 40, 200, 200], 80).astype(np.uint8)[:, None], 80, axis=1)[..., None].repeat(
+        3, 2
+    )
+    hole = np.zeros((80, 80), bool)
+    hole[30:50, 25:55] = True
+    assert np.array_equal(pipe(stripes, hole), stripes)
+    alone = pipe(stripes, hole, detail="none")
+    (patch,) = pipe._completer.complete([(stripes, hole)])[0]
+    expected = stripes.copy()
+    expected[patch.box.slices][patch.hole] = to_uint8(patch.fill)[patch.hole]
+    assert np.array_equal(alone, expected) and not np.array_equal(alone, stripes)
+
+
+def test_nothing_to_copy_from_is_a_warning(pipe: GLCICPipeline) -> None:
+    photo, hole = make_photo(40, 40), np.ones((40, 40), bool)
+    hole[0, :] = False
+    with pytest.warns(UserWarning, match="nothing around the hole at row 1, column 0 can be copied") as caught:
+        result = pipe(photo, hole)
+    assert caught[0].filename == __file__  # the warning points at the caller
+    assert np.array_equal(result[0], photo[0]) and not np.array_equal(result[1:], photo[1:])
+
+
 def test_lower_precision_stays_near(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
-    expected = pipe(photo, mask)
+    expected = pipe(photo, mask, detail="none")
     for dtype in (torch.bfloat16, torch.float16):
         low = GLCICPipeline(pipe.config, pipe.network, device="cpu", dtype=dtype)
-        result = low(photo, mask)
+        result = low(photo, mask, detail="none")
         assert np.array_equal(result[mask == 0], photo[mask == 0])
         assert np.abs(result.astype(int) - expected).mean() < 2
 
@@ -139,7 +177,8 @@ def test_half_precision_on_disk(
 ) -> None:
     save_model(tmp_path, pipe.config, pipe.network, dtype=torch.float16)
     loaded = GLCICPipeline.from_pretrained(tmp_path, device="cpu")
-    assert np.abs(loaded(photo, mask).astype(int) - pipe(photo, mask)).max() <= 2
+    half, whole = (one(photo, mask, detail="none") for one in (loaded, pipe))
+    assert np.abs(half.astype(int) - whole).max() <= 2
 
 
 def broken_models(folder: Path) -> dict[str, str]:

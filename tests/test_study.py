@@ -24,9 +24,10 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 from scipy.stats import binomtest
 
+from glcic_hub import GLCICPipeline
 from glcic_hub.cli import main
 from glcic_hub.evaluation.methods import Method
-from glcic_hub.evaluation.protocol import Protocol
+from glcic_hub.evaluation.protocol import Protocol, case_opener
 from glcic_hub.evaluation.study import Share, Study, prepare_study, results, results_as_markdown, write_results
 from glcic_hub.training.photographs import open_photographs
 from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo, wait_for_answer
@@ -206,6 +207,26 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ValueError, match=r"1 photographs can be used, and a study takes at least 2; .*b\.png"):
         prepare_study(folder, open_photographs(tmp_path / "one"), METHODS, PROTOCOL)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "one"]
+
+
+def test_raters_see_what_people_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path, pipe: GLCICPipeline
+) -> None:
+    """Of a model one picture, with detail, under the model's name; the network alone is not shown."""
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
+    folder, photographs = tmp_path / "study", tmp_path / "photographs"
+    photographs.mkdir()
+    for index in range(2):
+        Image.fromarray(make_photo(64, 64, seed=index)).save(photographs / f"{index}.png")
+    options = ["--size", "64", "--hole-size", "20", "30", "--model", str(model_folder), "--dtype", "float32"]
+    command = ["study", str(folder), "--photographs", str(photographs), *options, "--device", "cpu"]
+    assert main([*command, "--baselines", "Telea"]) == 0
+    with closing(sqlite3.connect(Study(folder).file)) as database:
+        shown = dict(database.execute("SELECT kind, token FROM pictures WHERE photograph = 0"))
+    assert set(shown) == {"real", "glcic", "Telea"}
+    case = case_opener(PROTOCOL, open_photographs(photographs))(0)
+    with Image.open(folder / "pictures" / f"{shown['glcic']}.png") as picture:
+        assert np.array_equal(np.asarray(picture), pipe(case.image, case.mask))
 
 
 @contextmanager

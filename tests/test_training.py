@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -39,6 +40,15 @@ QUIET: dict[str, Any] = {"workers": 0, "trackers": ()}
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_photographs(tmp_path_factory.mktemp("photographs"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_cards() -> Iterator[None]:
+    """A small sample for the cards: a picture is completed with every model that is saved, and here a hundred are."""
+    sample = Image.fromarray(make_photo(46, 61)), Image.fromarray(make_hole(46, 61))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("glcic_hub.card.load_sample", lambda _: sample)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -152,10 +162,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(trained: Path, photographs: P
 def test_a_killed_run_equals_an_uninterrupted_one(photographs: Path, tmp_path: Path) -> None:
     """SIGKILL at a random moment of each phase, then the end; on two threads, in single precision."""
     longer = dataclasses.replace(SMALL, completion_steps=25, discriminator_steps=25, total_steps=75)
-    train(longer, photographs, tmp_path / "whole", save_every=3, **QUIET)
+    train(longer, photographs, tmp_path / "whole", save_every=5, **QUIET)
     longer.save(tmp_path / "recipe.yaml")
     run = tmp_path / "killed"
-    arguments = ["--data", photographs, "--output", run, "--recipe", tmp_path / "recipe.yaml", "--save-every", 3]
+    arguments = ["--data", photographs, "--output", run, "--recipe", tmp_path / "recipe.yaml", "--save-every", 5]
     settings = ["--trackers", "--workers", 1]
     moments = random.Random(0)
     for phase in (1, 2, 3):
@@ -173,7 +183,7 @@ def test_a_killed_run_equals_an_uninterrupted_one(photographs: Path, tmp_path: P
             assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()  # type: ignore[union-attr]
         newest = int(max(run.glob("checkpoint-*")).name[-8:])
         assert wanted <= newest < 75
-    train(longer, photographs, run, resume=True, save_every=3, **QUIET)
+    train(longer, photographs, run, resume=True, save_every=5, **QUIET)
     assert_same_weights(run / "checkpoint-00000075", tmp_path / "whole" / "checkpoint-00000075")
     assert_same_weights(run / "model", tmp_path / "whole" / "model")
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.evaluation.methods import make_methods
+from glcic_hub.evaluation.methods import make_methods, network_methods
 from glcic_hub.evaluation.metrics import hole_metrics
 from glcic_hub.evaluation.protocol import Protocol, case_opener
 from glcic_hub.images import to_uint8
@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("--model", metavar="FOLDER", help="default: the package's")
     parser.add_argument("--every", type=int, default=4, metavar="N", help="take every Nth photograph (default: 4)")
     options = parser.parse_args()
-    methods = make_methods({"glcic": GLCICPipeline.from_pretrained(options.model)}, ["Telea", "PatchMatch"])
+    pipe = GLCICPipeline.from_pretrained(options.model)
+    methods = make_methods({"glcic": pipe}, ["Telea", "PatchMatch"], network_methods)
     photographs: list[Photograph] = list(open_photographs(options.photographs))[:: options.every]
     open_case = case_opener(Protocol("centre"), photographs)
     cases = [open_case(index) for index in range(len(photographs))]

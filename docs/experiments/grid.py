@@ -16,7 +16,7 @@ from skimage import data
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.comparison import GAP
-from glcic_hub.evaluation.methods import make_methods, model_names
+from glcic_hub.evaluation.methods import make_methods, model_names, network_methods
 from glcic_hub.images import to_uint8
 from glcic_hub.masks import random_rectangle
 from glcic_hub.samples import SAMPLES, load_sample
@@ -43,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     models = options.model or [None]
     pipes = [GLCICPipeline.from_pretrained(model) for model in models]
-    methods = make_methods(dict(zip(model_names(models), pipes, strict=True)), options.baselines)
+    methods = make_methods(dict(zip(model_names(models), pipes, strict=True)), options.baselines, network_methods)
     if options.plain:
         methods = {name: method for name, method in methods.items() if not name.endswith(", blended")}
     rows = []

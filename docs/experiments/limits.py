@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.evaluation.methods import make_methods
+from glcic_hub.evaluation.methods import make_methods, network_methods
 from glcic_hub.evaluation.protocol import Protocol, centre_square
 from glcic_hub.evaluation.report import means
 from glcic_hub.evaluation.run import evaluate
@@ -47,7 +47,8 @@ def main() -> None:
     parser.add_argument("--model", metavar="FOLDER", help="default: the package's")
     parser.add_argument("--every", type=int, default=8, metavar="N", help="take every Nth photograph (default: 8)")
     options = parser.parse_args()
-    methods = make_methods({"glcic": GLCICPipeline.from_pretrained(options.model)}, ["Telea", "PatchMatch"])
+    pipe = GLCICPipeline.from_pretrained(options.model)
+    methods = make_methods({"glcic": pipe}, ["Telea", "PatchMatch"], network_methods)
     photographs = open_photographs(options.photographs)
     squares = [centre_square(photographs[index], SIZE) for index in range(0, len(photographs), options.every)]
     print(f"{len(squares)} photographs; PSNR in dB and SSIM in the hole.\n")

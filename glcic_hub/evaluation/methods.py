@@ -22,12 +22,17 @@ Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[Any]]
 """Takes a (H, W, 3) uint8 picture and a (H, W) mask of 0 and 1; gives the completed picture."""
 
 
-def model_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
-    """A model without and with blending (sec. 3.5)."""
+def network_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
+    """A model's network alone, without and with blending (sec. 3.5): what the paper measures."""
     return {
-        name: lambda image, mask: pipe(image, mask),
-        f"{name}, blended": lambda image, mask: pipe(image, mask, blend="poisson"),
+        name: lambda image, mask: pipe(image, mask, detail="none"),
+        f"{name}, blended": lambda image, mask: pipe(image, mask, detail="none", blend="poisson"),
     }
+
+
+def model_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
+    """A model's network alone, without and with blending, and what people get of the model."""
+    return {**network_methods(pipe, name), f"{name}, exemplars": lambda image, mask: pipe(image, mask)}
 
 
 def fingerprint(pipe: GLCICPipeline) -> str:
@@ -75,15 +80,24 @@ BASELINES: dict[str, Method] = {
 which the paper compares (Barnes et al. 2009; by the package pypatchmatch)."""
 
 
-def make_methods(models: Mapping[str, GLCICPipeline], baselines: Sequence[str] = ()) -> dict[str, Method]:
-    """Names and methods: each model without and with blending, then the baselines, then the first model's mean colour.
+def make_methods(
+    models: Mapping[str, GLCICPipeline],
+    baselines: Sequence[str] = (),
+    of_model: Callable[[GLCICPipeline, str], dict[str, Method]] = model_methods,
+) -> dict[str, Method]:
+    """Names and methods: those of each model, then the baselines, then the first model's mean colour.
+
+    Args:
+        models: By name.
+        baselines: Of `ALL_BASELINES`.
+        of_model: What is measured of a model: `model_methods`, or `network_methods` for the paper's experiments.
 
     Raises:
         ValueError: No such baseline, it is not installed, or a model has its name.
     """
     named: dict[str, Method] = {}
     for name, pipe in models.items():
-        named.update(model_methods(pipe, name))
+        named.update(of_model(pipe, name))
     for name in baselines:
         if name in named:
             raise ValueError(f"a model cannot be called {name}, as a baseline is; rename its folder")

@@ -46,7 +46,7 @@ def make_examples(photographs: Sequence[Photograph] | Stream, recipe: Recipe) ->
 
 
 def validate(pipe: GLCICPipeline, examples: Sequence[Example]) -> tuple[dict[str, float], Image.Image]:
-    """Completes the examples.
+    """Completes the examples by the network alone.
 
     Returns:
         The mean of each of `evaluation.METRICS` in the hole, without blending; and for the first four examples a row
@@ -56,9 +56,10 @@ def validate(pipe: GLCICPipeline, examples: Sequence[Example]) -> tuple[dict[str
     figures: list[dict[str, float]] = []
     rows: list[list[NDArray[np.uint8]]] = []
     for image, mask in examples:
-        completed = pipe(image, mask)
+        completed = pipe(image, mask, detail="none")
         figures.append(hole_metrics(image, completed, mask))
         if len(rows) < GRID_ROWS:
             with_hole = np.where(mask[..., None] > 0, mean, image)
-            rows.append([with_hole, completed, pipe(image, mask, blend="poisson"), image])
+            blended = pipe(image, mask, detail="none", blend="poisson")
+            rows.append([with_hole, completed, blended, image])
     return {metric: mean_of_defined([row[metric] for row in figures]) for metric in METRICS}, grid(rows)
