@@ -88,11 +88,14 @@ tell knit from felt (Newson et al. 2014)."""
 RIM = 1
 """Pixels that are so near a hole, at any scale, are not copied: there is often something left of what is removed."""
 
-RARE = 5
-"""The guide's tints are kept within the picture's but for so many per cent on either end; the network has odd ones."""
+RARE = 2
+"""The guide's colours and tints are kept within the window's, but for so many per cent of these on either end."""
 
 TINT_RADIUS = 8
 """Radius in pixels of the squares, run three times over the fill, whose mean colours are drawn to the guide's."""
+
+DRAWN = 4
+"""But by no more than so many times the mean error around the hole: what fits without a seam stays as it is."""
 
 SCREEN, LEVELLING_SWEEPS = 0.01, 60
 """How strongly colours are held when seams are levelled: steps fade within about ten pixels."""
@@ -270,12 +273,12 @@ def _nearest_choice(chosen: Labels) -> Labels:
 def _scales(image: NDArray[np.float32], known: Hole, hole: Hole, guide: NDArray[np.float32]) -> list[Scale]:
     """A window at its own scale and at smaller ones, each half of the one before."""
     rgb, guide8 = to_uint8(image), to_uint8(guide)
-    # The network's odd tints, such as green in a grey street, are not what the fill is led by.
+    # Colours and tints that the picture hardly has, such as green in a grey street, are not what the fill is led by.
     if known.any():
-        seen = rgb[known][::17].astype(np.int16)
-        low, high = np.percentile(seen - seen[:, 1:2], (RARE, 100 - RARE), axis=0, method="nearest")
-        green = guide8[..., 1:2].astype(np.int16)
-        guide8 = (green + (guide8 - green).clip(low, high)).clip(0, 255).astype(np.uint8)
+        least, greatest = _range(rgb[known][::17])
+        guide8 = guide8.clip(least, greatest)
+        low, high = _range(_tints(rgb[known][::17]))
+        guide8 = (guide8[..., 1:2] + _tints(guide8).clip(low, high)).clip(0, 255).astype(np.uint8)
     features = _features(np.where(known[..., None], rgb, guide8), known)
     scales = [Scale(features, guide8, known, hole)]
     while scales[-1].hole.sum() > COARSE_AREA:
@@ -291,6 +294,17 @@ def _scales(image: NDArray[np.float32], known: Hole, hole: Hole, guide: NDArray[
             )
         )
     return scales
+
+
+def _tints(rgb: Bytes) -> NDArray[np.int16]:
+    """Red, green and blue less green."""
+    return rgb.astype(np.int16) - rgb[..., 1:2]
+
+
+def _range(colours: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Between what most of the colours (n, 3) are."""
+    low, high = np.percentile(colours, (RARE, 100 - RARE), axis=0, method="nearest")
+    return low, high
 
 
 def _sum_of_fours(values: NDArray[Any]) -> NDArray[np.int32]:
@@ -367,8 +381,7 @@ def _copy(
     height, width = scale.hole.shape
     part = bounds(scale.hole).grown(1, height, width)
     y, x = np.mgrid[part.slices]
-    hole = scale.hole[part.slices]
-    offsets = np.where(hole[..., None], offsets[part.slices], 0)
+    hole, offsets = scale.hole[part.slices], offsets[part.slices]
 
     def look(places: Labels, down: int, right: int) -> tuple[NDArray[np.float32], Hole]:
         """The pixels so far below and to the right of others' sources, and which of them are known."""
@@ -378,12 +391,16 @@ def _copy(
         return image[sy, sx], inside & scale.known[sy, sx]
 
     copied, usable = look(offsets, 0, 0)
-    copied[~usable & hole] = guide[part.slices][~usable & hole]
-    # Far-off colours of the copy are drawn to the guide's, which is right about them more often.
+    original, known = image[part.slices], scale.known[part.slices]
+    # Colours, seen from afar, are drawn to the guide's, as far as the copy errs where it goes on into what is known.
+    rim = (cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & known & usable
+    error = np.abs(to_uint8(copied[rim]).astype(np.int16) - to_uint8(original[rim]))
+    limit = int(DRAWN * error.sum() // max(error.size, 1))
+    copied[~(usable & hole)] = np.where(hole[..., None], guide[part.slices], original)[~(usable & hole)]
     amiss = np.where(hole[..., None], scale.guide[part.slices] - to_uint8(copied).astype(np.int16), np.int16(0))
     for _ in range(3):
         amiss = (_box_sums(amiss, TINT_RADIUS) // (2 * TINT_RADIUS + 1) ** 2).astype(np.int16)
-    held = copied + np.float32(1 / 255) * amiss.astype(np.float32)
+    held = copied + np.float32(1 / 255) * amiss.clip(-limit, limit).astype(np.float32)
 
     # Between neighbours with sources of their own the step is the mean of what it is at either source.
     steps = []
