@@ -1,0 +1,389 @@
+"""Copying from the picture itself: patterns go on, labels are the best there are, and the outside stays as it is."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from glcic_hub import _exemplars
+from glcic_hub.completion import Completer
+from glcic_hub.exemplars import NONE, Scale, complete_from_exemplars, fill_from_exemplars, guide_fill, similar_offsets
+from glcic_hub.images import Patch, to_uint8, to_unit
+from tests.conftest import make_network, make_photo
+
+Mask = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def completer() -> Completer:
+    return Completer(make_network())
+
+
+def rectangle(height: int, width: int, top: int, left: int, bottom: int, right: int) -> Mask:
+    hole = np.zeros((height, width), bool)
+    hole[top:bottom, left:right] = True
+    return hole
+
+
+def put(rgb: Bytes, patches: list[Patch], hole: Mask) -> Floats:
+    """The completed picture; the patches' holes must be the hole, each pixel once."""
+    result, times = to_unit(rgb), np.zeros(hole.shape, int)
+    for box, fill, inside in patches:
+        assert fill.shape == (*inside.shape, 3) and fill.dtype == np.float32
+        result[box.slices][inside] = fill[inside]
+        times[box.slices] += inside
+    assert np.array_equal(times, hole)
+    assert np.isfinite(result).all() and result.min() >= 0 and result.max() <= 1
+    return result
+
+
+# What people see
+
+
+def coloured(chosen: Mask) -> Bytes:
+    return np.where(chosen[..., None], (200, 120, 40), (30, 60, 90)).astype(np.uint8)
+
+
+def pattern(name: str, period: int, side: int) -> Bytes:
+    y, x = np.mgrid[:side, :side]
+    half = period // 2
+    return coloured(
+        {
+            "vertical": x % period < half,
+            "diagonal": (x + y) % period < half,
+            "checkerboard": (x // half + y // half) % 2 == 0,
+        }[name]
+    )
+
+
+def blurred(image: Floats) -> Floats:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), 8.0), np.float32)
+
+
+@pytest.mark.parametrize("guided_by", ["blur", "mean"])
+@pytest.mark.parametrize("period", [8, 12])
+@pytest.mark.parametrize("name", ["vertical", "diagonal", "checkerboard"])
+def test_a_pattern_goes_on(name: str, period: int, guided_by: str) -> None:
+    """To the pixel, although the guide knows at most its colour."""
+    image = to_unit(pattern(name, period, 90))
+    hole = rectangle(90, 90, 31, 28, 57, 58)
+    guide = blurred(image)
+    if guided_by == "mean":
+        guide[:] = image.mean(axis=(0, 1))
+    blank = np.where(hole[..., None], np.float32(0), image)
+    result = fill_from_exemplars(blank, ~hole, hole, guide)
+    assert result is not None
+    assert np.array_equal(to_uint8(result), to_uint8(image))
+
+
+def test_a_pattern_goes_on_through_a_hole_of_several_scales() -> None:
+    image = to_unit(pattern("checkerboard", 12, 200))
+    hole = rectangle(200, 200, 55, 63, 140, 151)
+    result = fill_from_exemplars(image, ~hole, hole, blurred(image))
+    assert result is not None
+    assert np.array_equal(to_uint8(result), to_uint8(image))
+
+
+HOLES = {
+    "inside": rectangle(64, 64, 20, 22, 40, 44),
+    "border": rectangle(64, 64, 20, 0, 45, 18),
+    "corner": rectangle(64, 64, 40, 44, 64, 64),
+    "all but a rim": rectangle(64, 64, 5, 5, 59, 59),
+    "half": rectangle(64, 64, 0, 0, 64, 32),
+    "across": rectangle(64, 64, 25, 0, 35, 64),
+    "pixel": rectangle(64, 64, 30, 30, 31, 31),
+    "pixel in the corner": rectangle(64, 64, 0, 63, 1, 64),
+    "near each other": rectangle(64, 64, 20, 20, 30, 30) | rectangle(64, 64, 20, 33, 30, 43),
+    "far apart": rectangle(64, 64, 2, 2, 10, 12) | rectangle(64, 64, 50, 50, 58, 61),
+    "specks": np.random.default_rng(0).random((64, 64)) < 0.01,
+    "none": np.zeros((64, 64), bool),
+    "6x6": rectangle(6, 6, 2, 2, 3, 3),
+    "8x8": rectangle(8, 8, 3, 3, 5, 5),
+    "8x8, corner": rectangle(8, 8, 0, 0, 2, 2),
+    "4x9": rectangle(4, 9, 1, 1, 2, 2),
+}
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_amid_one_colour_the_fill_is_that_colour(completer: Completer, name: str) -> None:
+    """Wherever the hole is, and although the network, whose weights are random, says something else."""
+    hole = HOLES[name]
+    rgb = np.full((*hole.shape, 3), (200, 30, 120), np.uint8)
+    rgb[hole] = 255
+    result = put(rgb, complete_from_exemplars(completer, rgb, hole), hole)
+    assert (to_uint8(result) == (200, 30, 120)).all()
+
+
+@pytest.mark.parametrize("name", HOLES)
+def test_outside_the_hole_the_picture_stays_bit_for_bit(completer: Completer, name: str) -> None:
+    hole = HOLES[name]
+    rgb = make_photo(*hole.shape)
+    before = rgb.copy()
+    patches = complete_from_exemplars(completer, rgb, hole)
+    put(rgb, patches, hole)
+    for box, fill, inside in patches:
+        assert np.array_equal(fill[~inside], to_unit(rgb)[box.slices][~inside])
+        assert not np.array_equal(fill[inside], to_unit(rgb)[box.slices][inside])
+    assert np.array_equal(rgb, before)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+    yield
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])
+
+
+def test_the_same_twice_and_with_any_number_of_threads(completer: Completer) -> None:
+    rgb, hole = make_photo(110, 120), rectangle(110, 120, 30, 35, 75, 80)
+    results = []
+    for count in (1, 1, 2):
+        with threads(count):
+            results.append(put(rgb, complete_from_exemplars(completer, rgb, hole), hole))
+    assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("side", [4, 12])
+def test_where_nothing_can_be_copied_the_network_completes_alone_and_it_is_said(
+    completer: Completer, side: int
+) -> None:
+    rgb, hole = make_photo(side, side), rectangle(side, side, 1, 1, side - 1, side - 1)
+    with pytest.warns(UserWarning, match=r"row 1, column 1 can be copied.* by the network alone"):
+        patches = complete_from_exemplars(completer, rgb, hole)
+    guide = guide_fill(completer, to_unit(rgb), hole)
+    assert np.array_equal(put(rgb, patches, hole)[hole], guide[hole])
+    assert fill_from_exemplars(to_unit(rgb), ~hole, hole, guide) is None
+
+
+def test_two_pixels_of_a_picture_too_small_for_a_patch(completer: Completer) -> None:
+    """With a warning or without: what comes back is a colour of this picture's range."""
+    for height, width in ((4, 4), (4, 7), (5, 5), (6, 4), (7, 7), (8, 8)):
+        rgb, hole = make_photo(height, width) // 4 + 150, rectangle(height, width, 1, 2, 2, 4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            result = put(rgb, complete_from_exemplars(completer, rgb, hole), hole)
+        assert np.array_equal(to_uint8(result)[~hole], rgb[~hole])
+        assert result[hole].min() > 0.3
+
+
+class Recorder:
+    """A picture that knows which of its parts were asked for."""
+
+    def __init__(self, rgb: Bytes) -> None:
+        self.rgb, self.shape, self.read = rgb, rgb.shape, np.zeros(rgb.shape[:2], bool)
+
+    def __getitem__(self, slices: tuple[slice, slice]) -> Bytes:
+        self.read[slices] = True
+        return self.rgb[slices]
+
+
+def test_of_a_large_picture_only_the_surroundings_of_holes_are_read(completer: Completer) -> None:
+    rgb = np.tile(make_photo(100, 100), (12, 16, 1))
+    hole = rectangle(1200, 1600, 700, 900, 720, 930) | rectangle(1200, 1600, 1190, 10, 1194, 20)
+    picture = Recorder(rgb)
+    patches = complete_from_exemplars(completer, picture, hole)  # type: ignore[arg-type]
+    assert picture.read[hole].all() and picture.read.mean() < 0.02
+    assert sum(patch.hole.size for patch in patches) < 0.02 * hole.size
+    others = np.where(picture.read[..., None], rgb, 255 - rgb)
+    for patch, other in zip(patches, complete_from_exemplars(completer, others, hole), strict=True):
+        assert patch.box == other.box and np.array_equal(patch.fill, other.fill)
+
+
+# The parts in C++
+
+
+class Problem:
+    """A small labelling at random, and its energy in the words of _exemplars.cpp, all labellings at once."""
+
+    UNKNOWN = 64
+
+    def __init__(self, seed: int, height: int, width: int, labels: int, known: float, gradient: int) -> None:
+        random = np.random.default_rng(seed)
+        high, wide = height + 5, 3 * width + 8
+        self.shape = high, wide
+        self.hole = rectangle(high, wide, 2, width + 3, 2 + height, 2 * width + 3)
+        self.image = random.integers(0, 50, (high, wide, 5), np.uint8)
+        self.usable = ~self.hole & (random.random(self.shape) < known)
+        self.visible = ~self.hole & (random.random(self.shape) < 0.9)
+        self.guide, self.blurred = (random.integers(0, 256, (high, wide, 3), np.uint8) for _ in range(2))
+        sideways = [(dy, dx) for dy in (-1, 0, 1, 2) for dx in (-width - 2, width + 2)]
+        self.labels = [sideways[i] for i in random.permutation(len(sideways))[:labels]]
+        self.colour, self.gradient, self.seam = int(random.integers(1, 3)), gradient, int(random.integers(100))
+        self.guide_weight, self.context, self.radius = (int(random.integers(*b)) for b in ((1, 6), (0, 6), (1, 3)))
+        self.pixels = [(int(y), int(x)) for y, x in np.argwhere(self.hole)]
+
+    def solve(self, sweeps: int) -> NDArray[np.int32]:
+        """The labels that are chosen, in the order of `pixels`."""
+        chosen = _exemplars.choose_labels(
+            self.image[None],
+            self.usable[None].astype(np.uint8),
+            self.hole.astype(np.uint8),
+            self.visible.astype(np.uint8),
+            self.guide,
+            self.blurred[None],
+            np.array([(0, *label) for label in self.labels], np.int32),
+            np.full(len(self.labels), NONE, np.int32),
+            np.full(self.shape, NONE, np.int32),
+            2,
+            sweeps,
+            self.colour,
+            self.gradient,
+            self.seam,
+            self.guide_weight,
+            self.context,
+            self.radius,
+        )
+        assert (chosen[~self.hole] == NONE).all()
+        return chosen[self.hole]
+
+    def source(self, label: int, y: int, x: int) -> tuple[int, int] | None:
+        sy, sx = y + self.labels[label][0], x + self.labels[label][1]
+        inside = 0 <= sy < self.shape[0] and 0 <= sx < self.shape[1]
+        return (sy, sx) if inside and self.usable[sy, sx] else None
+
+    def cost(self, label: int, y: int, x: int) -> float:
+        """Distance from the guide; the seam to what is visible beside the pixel; how alike the surroundings are."""
+        source = self.source(label, y, x)
+        if source is None:
+            return np.inf
+        total = self.guide_weight * int(np.abs(self.guide[y, x].astype(int) - self.blurred[source]).sum())
+        around = 0
+        reach = range(-self.radius, self.radius + 1)
+        for dy, dx in itertools.product(reach, reach):
+            there = y + dy, x + dx
+            if not (0 <= there[0] < self.shape[0] and 0 <= there[1] < self.shape[1] and self.visible[there]):
+                continue
+            other = self.source(label, *there)
+            if other is None:
+                difference = 5 * self.UNKNOWN
+            else:
+                difference = int(np.abs(self.image[there].astype(int) - self.image[other]).sum())
+            around += difference
+            total += 2 * self.colour * difference if abs(dy) + abs(dx) == 1 else 0
+        return total + around * self.context // len(reach) ** 2
+
+    def between(self, a: int, b: int, p: tuple[int, int], q: tuple[int, int]) -> float:
+        """The differences of colours on both sides of a seam, and of the gradients across it."""
+        if a == b:
+            return 0
+        steps = []
+        for place in (p, q):
+            first, second = self.source(a, *place), self.source(b, *place)
+            if first is not None and second is not None:
+                steps.append(self.image[first].astype(int) - self.image[second])
+        if not steps:
+            return self.seam + 2 * self.UNKNOWN * 5 * self.colour
+        colour, gradient = np.abs(steps[0]) + np.abs(steps[-1]), np.abs(steps[0] - steps[-1])
+        return float(self.seam + self.colour * colour.sum() + self.gradient * gradient.sum())
+
+    def energies(self, labellings: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Of labellings (n, pixels)."""
+        count = range(len(self.labels))
+        total = np.zeros(len(labellings))
+        for number, (y, x) in enumerate(self.pixels):
+            total += np.array([self.cost(label, y, x) for label in count])[labellings[:, number]]
+            for neighbour in ((y, x + 1), (y + 1, x)):
+                if neighbour in self.pixels:
+                    table = np.array([[self.between(a, b, (y, x), neighbour) for b in count] for a in count])
+                    total += table[labellings[:, number], labellings[:, self.pixels.index(neighbour)]]
+        return total
+
+
+@pytest.mark.parametrize("gradient", [0, 1])
+@pytest.mark.parametrize(("height", "width"), [(1, 5), (2, 3), (3, 4)])
+def test_of_two_labels_the_best_labelling_is_found(height: int, width: int, gradient: int) -> None:
+    """One expansion of each is exact (Kolmogorov and Zabih 2004): as good as the best of all labellings."""
+    labellings = np.array(list(itertools.product((0, 1), repeat=height * width)))
+    mixed = 0
+    for seed in range(24):
+        problem = Problem(seed, height, width, labels=2, known=1.0, gradient=gradient)
+        energies, chosen = problem.energies(labellings), problem.solve(sweeps=1)
+        assert problem.energies(chosen[None].astype(np.int64)) == energies.min()
+        mixed += len(set(chosen)) == 2
+    assert mixed >= 3  # or the problems were too easy
+
+
+def test_of_two_labels_the_best_is_found_where_some_sources_are_not_known() -> None:
+    labellings = np.array(list(itertools.product((0, 1), repeat=9)))
+    solved = 0
+    for seed in range(40):
+        problem = Problem(seed, 3, 3, labels=2, known=0.85, gradient=1)
+        chosen = problem.solve(sweeps=1)
+        for number, pixel in enumerate(problem.pixels):
+            usable = [label for label in (0, 1) if problem.source(label, *pixel)]
+            assert chosen[number] in (usable or [NONE])
+        if (chosen != NONE).all():
+            assert problem.energies(chosen[None].astype(np.int64)) == problem.energies(labellings).min()
+            solved += 1
+    assert solved >= 10
+
+
+def test_of_many_labels_no_expansion_is_left_that_would_be_better() -> None:
+    moves = np.array(list(itertools.product((False, True), repeat=6)))
+    for seed in range(12):
+        problem = Problem(seed, 2, 3, labels=5, known=1.0, gradient=1)
+        chosen = problem.solve(sweeps=50).astype(np.int64)
+        (least,) = problem.energies(chosen[None])
+        for label in set(chosen.tolist()):
+            assert problem.energies(np.where(moves, label, chosen)).min() >= least
+
+
+def test_the_offsets_between_similar_patches_are_the_periods() -> None:
+    tile = np.random.default_rng(0).integers(0, 256, (14, 18, 5), np.uint8)
+    features = np.tile(tile, (5, 4, 1))
+    hole = rectangle(70, 72, 20, 20, 30, 28)
+    offsets = similar_offsets(Scale(features, ~hole, hole))[:, 1:]
+    assert not (offsets[:10] % (14, 18)).any()  # the most frequent ones come first
+    assert {(14, 0), (0, 18), (-14, 0), (0, -18)} <= {(int(dy), int(dx)) for dy, dx in offsets}
+
+
+@pytest.mark.parametrize("screen", [0.0, 0.05, 2.0])
+@pytest.mark.parametrize("place", [(2, 2, 6, 7), (0, 0, 5, 4), (3, 5, 8, 9)])
+def test_levelled_seams_equal_a_dense_solution(place: tuple[int, int, int, int], screen: float) -> None:
+    random = np.random.default_rng(0)
+    image, right, down = (random.random((8, 9, 3), np.float32) for _ in range(3))
+    hole = rectangle(8, 9, *place)
+    index = {(int(y), int(x)): number for number, (y, x) in enumerate(np.argwhere(hole))}
+    rows, values = np.eye(len(index)) * screen, np.float64(screen) * image[hole]
+    for (y, x), number in index.items():
+        for neighbour, step in (
+            ((y, x - 1), -right[y, x - 1]),
+            ((y - 1, x), -down[y - 1, x]),
+            ((y, x + 1), right[y, x]),
+            ((y + 1, x), down[y, x]),
+        ):
+            if not (0 <= neighbour[0] < 8 and 0 <= neighbour[1] < 9):
+                continue
+            rows[number, number] += 1
+            values[number] += step  # f(p) - f(neighbour)
+            if neighbour in index:
+                rows[number, index[neighbour]] -= 1
+            else:
+                values[number] += image[neighbour]
+    result = image.copy()
+    _exemplars.level_seams(result, hole.astype(np.uint8), image, right, down, screen, 300)
+    np.testing.assert_allclose(result[hole], np.linalg.solve(rows, values), atol=1e-4)
+    assert np.array_equal(result[~hole], image[~hole])
+
+
+def test_levelled_seams_go_on_with_a_slope() -> None:
+    y, x = np.mgrid[:20, :24].astype(np.float32)
+    image = np.repeat((0.1 + 0.02 * x + 0.01 * y)[..., None], 3, axis=2)
+    hole = rectangle(20, 24, 5, 6, 14, 17)
+    right, down = np.full((20, 24, 3), -0.02, np.float32), np.full((20, 24, 3), -0.01, np.float32)
+    result = np.where(hole[..., None], np.float32(0.9), image)
+    _exemplars.level_seams(result, hole.astype(np.uint8), result.copy(), right, down, 0.0, 200)
+    np.testing.assert_allclose(result, image, atol=1e-5)
