@@ -1,7 +1,8 @@
 # The environment is made once, in .venv, and again when its requirements change.
 PYTHON ?= python3
 VENV := .venv
-PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+# Not --constraint, which does not hold for what a build needs: pip takes that from the first, from 26.2 on the second.
+PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
 .PHONY: demo sample card test test-all browser lint format clean

@@ -3,9 +3,27 @@
 import sys
 
 from pybind11.setup_helpers import Pybind11Extension
-from setuptools import setup
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, PlatformError
+
+
+class BuildOrExplain(build_ext):
+    """Says what to install where the compiler is missing or too old."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compiles one module."""
+        try:
+            super().build_extension(ext)
+        except (CCompilerError, PlatformError, OSError) as error:
+            raise PlatformError(
+                f"cannot compile {ext.sources[0]}: {error}\nglcic-hub from source needs a compiler for C++17 "
+                "(Debian: apt-get install g++; macOS: xcode-select --install; Windows: Visual Studio's Build Tools)."
+            ) from None
+
 
 setup(
+    cmdclass={"build_ext": BuildOrExplain},
     ext_modules=[
         # Without fused multiply-add, so that the result is the same on every machine.
         Pybind11Extension(
@@ -14,5 +32,5 @@ setup(
             cxx_std=17,
             extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"],
         )
-    ]
+    ],
 )

@@ -17,12 +17,64 @@ from glcic_hub.pipeline import GLCICPipeline
 
 SPACE_APP = '''"""The demo, on this machine or as a Space on the Hub; takes --host, --port, --model and --share."""
 
+import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
 
-from glcic_hub.cli import main
+HERE = Path(__file__).parent
+
+# A Space installs what the package needs and not the package: its C++ is compiled here, at the first start.
+if not any((HERE / "glcic_hub" / f"_exemplars{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
+    failed = subprocess.call([sys.executable, "setup.py", "build_ext", "--inplace"], cwd=HERE)
+    if failed:
+        sys.exit(failed)
+
+from glcic_hub.cli import main  # noqa: E402
 
 sys.exit(main(["demo", *sys.argv[1:]]))
 '''
+"""As in the repository, like the next two; an installed package does not have these files."""
+
+SPACE_SETUP = '''"""Compiles the exemplar stage's inner loops; all else about the package is in pyproject.toml."""
+
+import sys
+
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CCompilerError, PlatformError
+
+
+class BuildOrExplain(build_ext):
+    """Says what to install where the compiler is missing or too old."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Compiles one module."""
+        try:
+            super().build_extension(ext)
+        except (CCompilerError, PlatformError, OSError) as error:
+            raise PlatformError(
+                f"cannot compile {ext.sources[0]}: {error}\\nglcic-hub from source needs a compiler for C++17 "
+                "(Debian: apt-get install g++; macOS: xcode-select --install; Windows: Visual Studio's Build Tools)."
+            ) from None
+
+
+setup(
+    cmdclass={"build_ext": BuildOrExplain},
+    ext_modules=[
+        # Without fused multiply-add, so that the result is the same on every machine.
+        Pybind11Extension(
+            "glcic_hub._exemplars",
+            ["glcic_hub/_exemplars.cpp"],
+            cxx_std=17,
+            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"],
+        )
+    ],
+)
+'''
+
+BUILD_REQUIREMENTS = ("pybind11>=2.12", "setuptools>=77")
 
 SPACE_README = """---
 title: Image completion
@@ -48,7 +100,8 @@ tags:
 Paint over what should go from a photograph; it is filled in, and all else stays as it was, bit for bit. By *Globally
 and Locally Consistent Image Completion* (Iizuka, Simo-Serra and Ishikawa, SIGGRAPH 2017), with glcic-hub {version}.
 
-On a machine of your own: `pip install -r requirements.txt gradio=={gradio}`, then `python app.py`.
+On a machine of your own: `pip install -r requirements.txt gradio=={gradio}`, then `python app.py`. The first
+start compiles a part and needs a C++ compiler.
 """
 
 
@@ -99,9 +152,10 @@ def push_model(
 
 
 def write_space(folder: Path) -> None:
-    """Writes what a Gradio Space needs: its README with metadata, requirements, `app.py` and this package.
+    """Writes what a Gradio Space needs: its README with metadata, requirements, `app.py`, this package and `setup.py`.
 
-    The requirements are the versions that are installed here.
+    The requirements are the versions that are installed here. Compiled modules stay behind, as the Space may be of
+    another kind: `app.py` compiles them there, with the compiler that `packages.txt` asks for.
 
     Args:
         folder: Existing.
@@ -122,10 +176,12 @@ def write_space(folder: Path) -> None:
         ),
         encoding="utf-8",
     )
-    (folder / "requirements.txt").write_text("\n".join(pins) + "\n", encoding="utf-8")
+    (folder / "requirements.txt").write_text("\n".join([*pins, *BUILD_REQUIREMENTS]) + "\n", encoding="utf-8")
+    (folder / "packages.txt").write_text("g++\n", encoding="utf-8")
     (folder / "app.py").write_text(SPACE_APP, encoding="utf-8")
+    (folder / "setup.py").write_text(SPACE_SETUP, encoding="utf-8")
     package = Path(__file__).parent
-    shutil.copytree(package, folder / "glcic_hub", ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    shutil.copytree(package, folder / "glcic_hub", ignore=shutil.ignore_patterns("__pycache__", ".*", "*.so", "*.pyd"))
 
 
 def push_space(

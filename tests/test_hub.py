@@ -21,11 +21,12 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
-from glcic_hub import GLCICPipeline
+from glcic_hub import GLCICPipeline, _exemplars
 from glcic_hub.cli import main
 from glcic_hub.model_files import load_model
 from glcic_hub.pipeline import PRETRAINED
-from tests.conftest import ENVIRONMENT, free_port, wait_for_answer
+from glcic_hub.publish import write_space
+from tests.conftest import ENVIRONMENT, ROOT, free_port, wait_for_answer
 from tests.hub_client import digests
 from tests.local_hub import TOKEN, LocalHub, serve_hub
 
@@ -377,23 +378,62 @@ def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
         "spaces/user/demo"
     )
     files = hub.files("spaces/user/demo")
-    assert {path.split("/")[0] for path in files} == {"README.md", "requirements.txt", "app.py", "glcic_hub"}
-    assert "glcic_hub/pretrained/model.safetensors" in files and not any("__pycache__" in path for path in files)
+    named = {"README.md", "requirements.txt", "packages.txt", "app.py", "setup.py", "glcic_hub"}
+    assert {path.split("/")[0] for path in files} == named
+    assert {"glcic_hub/pretrained/model.safetensors", "glcic_hub/_exemplars.cpp"} <= set(files)
+    assert not any("__pycache__" in path or path.endswith((".so", ".pyd")) for path in files)
     readme = files["README.md"].decode()
     details = yaml.safe_load(readme.split("---")[1])
     assert details["sdk"] == "gradio" and details["app_file"] == "app.py"
     assert details["python_version"] == "{}.{}".format(*sys.version_info)
     requirements = files["requirements.txt"].decode()
     assert re.search(r"^torch==[\d.]+$", requirements, re.MULTILINE) and "pytest" not in requirements
-    assert files["app.py"] == Path("app.py").read_bytes()
+    for name in ("app.py", "setup.py"):
+        assert files[name] == (ROOT / name).read_bytes()
+    build_system = re.search(r"\[build-system\]\nrequires = (.*)", (ROOT / "pyproject.toml").read_text())
+    assert build_system and requirements.endswith("\n".join(json.loads(build_system[1])) + "\n")
     for path, content in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
+    shutil.copy(_exemplars.__file__, tmp_path / "glcic_hub")  # as if it had been started before
+    run_space(tmp_path)
+
+
+def run_space(folder: Path) -> None:
+    """Starts a Space as the Hub does, and waits until it answers."""
     command = [sys.executable, "app.py", "--port", str(port := free_port())]
-    with subprocess.Popen(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""}, cwd=tmp_path) as process:
+    with subprocess.Popen(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": ""}, cwd=folder) as process:
         try:
-            assert json.loads(wait_for_answer(f"http://127.0.0.1:{port}/health", process))["status"] == "ok"
+            answer = wait_for_answer(f"http://127.0.0.1:{port}/health", process, 120)
+            assert json.loads(answer)["status"] == "ok"
             # Loaded from the Space's own folder, and not from what is installed.
-            assert list((tmp_path / "glcic_hub" / "__pycache__").glob("demo.*.pyc"))
+            assert list((folder / "glcic_hub" / "__pycache__").glob("demo.*.pyc"))
         finally:
             process.terminate()
+
+
+@pytest.mark.slow
+def test_a_space_compiles_what_it_needs_at_its_first_start(tmp_path: Path) -> None:
+    """Nothing compiled is uploaded, and a Space does not install the package."""
+    write_space(tmp_path)
+    assert not list(tmp_path.rglob("*.so"))
+    run_space(tmp_path)
+    (compiled,) = (tmp_path / "glcic_hub").glob("_exemplars.*.so")
+    before = compiled.stat().st_mtime_ns
+    done = subprocess.run(
+        [sys.executable, "-c", "from glcic_hub import exemplars, _exemplars; print(_exemplars.__file__)"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True,
+    )  # fmt: skip
+    assert Path(done.stdout.strip()).samefile(compiled)
+    run_space(tmp_path)
+    assert compiled.stat().st_mtime_ns == before
+
+
+def test_a_space_without_a_compiler_says_so(tmp_path: Path) -> None:
+    write_space(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "app.py"], env={**os.environ, "PATH": str(tmp_path)},
+        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "needs a compiler for C++17" in done.stderr.splitlines()[-1]
