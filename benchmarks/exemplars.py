@@ -6,7 +6,6 @@ python benchmarks/exemplars.py [PHOTOGRAPHS] [--model FOLDER] [--runs 5] [--coun
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import subprocess
 import sys
@@ -25,8 +24,6 @@ from PIL import Image
 from glcic_hub import GLCICPipeline
 from glcic_hub.benchmark import measure
 from glcic_hub.evaluation.methods import BASELINES, Method
-from glcic_hub.exemplars import complete_from_exemplars
-from glcic_hub.images import to_uint8
 from glcic_hub.picture_files import load_image
 from glcic_hub.training.photographs import open_photographs
 
@@ -94,21 +91,7 @@ def main() -> None:
 
 
 def _methods(model: str | None) -> dict[str, Method]:
-    return {OURS: _with_detail(GLCICPipeline.from_pretrained(model)), **{name: BASELINES[name] for name in OTHERS}}
-
-
-def _with_detail(pipe: GLCICPipeline) -> Method:
-    """The pipeline with what it does by default; while it has no such stage, the stage itself."""
-    if "detail" in inspect.signature(pipe.__call__).parameters:
-        return pipe
-
-    def complete(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        result = image.copy()
-        for box, fill, inside in complete_from_exemplars(pipe._completer, image, mask > 0):
-            result[box.slices][inside] = to_uint8(fill)[inside]
-        return result
-
-    return complete
+    return {OURS: GLCICPipeline.from_pretrained(model), **{name: BASELINES[name] for name in OTHERS}}
 
 
 def _picture(case: Case, path: Any) -> NDArray[np.uint8]:
@@ -165,7 +148,7 @@ def _first_result(name: str, model: str | None) -> float:
     """The seconds from now to the first result, a model's loading included."""
     image, mask = _picture(CASES[0], None), _mask(CASES[0])
     begin = time.perf_counter()
-    method = _with_detail(GLCICPipeline.from_pretrained(model)) if name == OURS else BASELINES[name]
+    method = GLCICPipeline.from_pretrained(model) if name == OURS else BASELINES[name]
     method(image, mask)
     return time.perf_counter() - begin
 
