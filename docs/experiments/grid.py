@@ -2,6 +2,7 @@
 
 python docs/experiments/grid.py -o docs/experiments/ablation.jpg --size 128 --model runs/ablation-none/model ...
 python docs/experiments/grid.py -o docs/experiments/object-removal.jpg --removal
+python docs/experiments/grid.py -o docs/experiments/exemplars.jpg --removal --exemplars --plain --baselines PatchMatch
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from skimage import data
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.comparison import GAP
-from glcic_hub.evaluation.methods import make_methods, model_names, network_methods
+from glcic_hub.evaluation.methods import make_methods, model_methods, model_names, network_methods
 from glcic_hub.images import to_uint8
 from glcic_hub.masks import random_rectangle
 from glcic_hub.samples import SAMPLES, load_sample
@@ -38,12 +39,14 @@ def main() -> None:
     parser.add_argument("--model", action="append", metavar="FOLDER", help="again for more (default: the package's)")
     parser.add_argument("--baselines", nargs="*", default=(), metavar="NAME", help="as of glcic evaluate")
     parser.add_argument("--plain", action="store_true", help="without the blended pictures")
+    parser.add_argument("--exemplars", action="store_true", help="with detail from the picture itself, too")
     parser.add_argument("--removal", action="store_true", help="take the samples' objects away")
     parser.add_argument("--size", type=int, default=256, metavar="N", help="side of the pictures (default: 256)")
     options = parser.parse_args()
     models = options.model or [None]
     pipes = [GLCICPipeline.from_pretrained(model) for model in models]
-    methods = make_methods(dict(zip(model_names(models), pipes, strict=True)), options.baselines, network_methods)
+    of_model = model_methods if options.exemplars else network_methods
+    methods = make_methods(dict(zip(model_names(models), pipes, strict=True)), options.baselines, of_model)
     if options.plain:
         methods = {name: method for name, method in methods.items() if not name.endswith(", blended")}
     rows = []
