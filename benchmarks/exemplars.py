@@ -67,7 +67,7 @@ def main() -> None:
         return
     paths: list[Any] = [None]
     if options.photographs:
-        paths += [photograph.file for photograph in open_photographs(options.photographs)[: options.count]]
+        paths += [photograph.file for photograph in list(open_photographs(options.photographs))[: options.count]]
     methods = _methods(options.model)
     print(f"{torch.get_num_threads()} threads of PyTorch, {cv2.getNumThreads()} of OpenCV, {os.cpu_count()} cores.\n")
     print(f"| case | picture | {OURS}, s | " + " | ".join(f"{name}, s | {OURS} : {name}" for name in OTHERS) + " |")

@@ -103,10 +103,14 @@ Array<int32_t> similar_offsets(const Array<uint8_t>& image, const Array<uint8_t>
         }
         for (int reach = std::max(height, width); reach >= 1; reach /= 2) {
           const Match match = best[y * width + x];
-          if (match.y == NONE)
+          if (match.y == NONE) {
             attempt_anywhere(y, x);
-          else
-            attempt(y, x, match.y + random.below(2 * reach + 1) - reach, match.x + random.below(2 * reach + 1) - reach);
+          } else {
+            // One after the other: the order of a call's arguments is the compiler's.
+            const int down = random.below(2 * reach + 1) - reach;
+            const int right = random.below(2 * reach + 1) - reach;
+            attempt(y, x, match.y + down, match.x + right);
+          }
         }
       }
     }
