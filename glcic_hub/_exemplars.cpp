@@ -369,7 +369,7 @@ class Labelling {
   int cost(int i, int label) {
     if (label == NONE) return UNUSABLE;
     if (costs_.empty()) return compute_cost(i, label);
-    int& cost = costs_[static_cast<size_t>(i) * label_count_ + label];
+    int& cost = costs_[static_cast<size_t>(label) * pixels_.size() + i];
     if (cost == NONE) cost = compute_cost(i, label);
     return cost;
   }
@@ -377,11 +377,15 @@ class Labelling {
   // Lets each pixel of `members` keep its label or take this one, whichever costs least in all.
   int64_t expand(int label, const std::vector<int>& members, std::vector<int>& chosen) {
     free_.clear();
+    change_.clear();
     node_.resize(pixels_.size(), NONE);
     for (const int i : members)
       if (chosen[i] != label && cost(i, label) < UNUSABLE) {
         node_[i] = static_cast<int>(free_.size());
         free_.push_back(i);
+        const int y = pixels_[i] / width_, x = pixels_[i] % width_;
+        const int own = source(chosen[i], y, x);
+        change_.push_back(own == NONE ? NONE : difference(own, source(label, y, x)));
       }
     flow_.begin(static_cast<int>(free_.size()));
     int64_t before = 0, beyond = 0;
@@ -394,8 +398,13 @@ class Labelling {
         const int ny = y + DOWN[side], nx = x + RIGHT[side];
         const int j = inside(ny, nx) ? number_[ny * width_ + nx] : NONE;
         if (j == NONE) continue;
+        // Most neighbours have the same label, and their sources have been compared with the offered ones already.
+        const bool alike = chosen[i] == chosen[j] && node_[j] != NONE;
+        if (alike && side >= 2) continue;
         const int keep_both = seam(chosen[i], chosen[j], y, x, ny, nx);
-        const int take_one = seam(label, chosen[j], y, x, ny, nx);
+        const int take_one = alike && change_[node_[i]] != NONE && change_[node_[j]] != NONE
+                                 ? weights_.seam + weights_.colour * (change_[node_[i]] + change_[node_[j]])
+                                 : seam(label, chosen[j], y, x, ny, nx);
         if (node_[j] == NONE) {
           flow_.add_costs(node_[i], take_one, keep_both);
           before += keep_both;
@@ -476,6 +485,7 @@ class Labelling {
   const int32_t* labels_;
   Weights weights_;
   std::vector<int> pixels_, number_, node_, free_, costs_;
+  std::vector<int> change_;  // the difference between the own and the offered source of each that is free
   std::vector<int> neighbours_, first_neighbour_;  // what is visible around each pixel
   Flow flow_;
 };
@@ -483,15 +493,18 @@ class Labelling {
 // Which labels are worth a try: all, but of the promising ones those that are among the `count` cheapest at some pixel.
 std::vector<char> promising(Labelling& labelling, const int32_t* groups, int label_count, int count) {
   std::vector<char> worth(label_count);
-  std::vector<std::pair<int, int>> costs;
   for (int label = 0; label < label_count; ++label) worth[label] = groups[label] != PROMISING;
+  std::vector<std::pair<int, int>> least;  // the cheapest at a pixel, in order
   for (int i = 0; i < labelling.size(); ++i) {
-    costs.clear();
-    for (int label = 0; label < label_count; ++label)
-      if (groups[label] == PROMISING) costs.emplace_back(labelling.cost(i, label), label);
-    const size_t kept = std::min(costs.size(), static_cast<size_t>(count));
-    std::nth_element(costs.begin(), costs.begin() + kept, costs.end());
-    for (size_t k = 0; k < kept; ++k) worth[costs[k].second] = 1;
+    least.clear();
+    for (int label = 0; label < label_count; ++label) {
+      if (groups[label] != PROMISING) continue;
+      const std::pair<int, int> cost{labelling.cost(i, label), label};
+      if (static_cast<int>(least.size()) == count && !(cost < least.back())) continue;
+      if (static_cast<int>(least.size()) == count) least.pop_back();
+      least.insert(std::upper_bound(least.begin(), least.end(), cost), cost);
+    }
+    for (const auto& [cost, label] : least) worth[label] = 1;
   }
   return worth;
 }

@@ -37,7 +37,7 @@ Labels: TypeAlias = NDArray[np.int32]
 NONE, PROMISING = -1, -2
 """Groups of labels, as in `_exemplars.cpp`: tried everywhere; tried if they are among the cheapest at some pixel."""
 
-MARGIN = 32, 512
+MARGIN = 32, 384
 """Sources are looked for as far around a hole as it is long, but at least and at most so far, in pixels."""
 
 TOGETHER = 8
@@ -74,7 +74,7 @@ CHANGES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 SPREAD = 2
 """So far from where it was chosen, in pixels, an offset may spread at the next finer scale."""
 
-SWEEPS, FINE_SWEEPS = 4, 1
+SWEEPS, FINE_SWEEPS = 2, 1
 """How often each label may expand, at most: at the two coarsest scales, and at the others."""
 
 COLOUR, SEAM, GUIDE, CONTEXT = 4, 100, 3, 120
@@ -265,19 +265,24 @@ def _choose(scale: Scale, labels: Labels, groups: Labels, start: Labels, coarse:
 
 
 def _nearest_choice(chosen: Labels) -> Labels:
-    """What was chosen for each pixel, or for the nearest one that has a choice."""
-    near = scipy.ndimage.distance_transform_edt(chosen == NONE, return_distances=False, return_indices=True)
-    return np.asarray(chosen[tuple(near)])
+    """What was chosen for each pixel, and up to two pixels around for the nearest one that has a choice."""
+    part = bounds(chosen != NONE).grown(2, *chosen.shape)
+    within = chosen[part.slices]
+    near = scipy.ndimage.distance_transform_edt(within == NONE, return_distances=False, return_indices=True)
+    nearest = chosen.copy()
+    nearest[part.slices] = within[tuple(near)]
+    return nearest
 
 
 def _scales(image: NDArray[np.float32], known: Hole, hole: Hole, guide: NDArray[np.float32]) -> list[Scale]:
     """A window at its own scale and at smaller ones, each half of the one before."""
     rgb, guide8 = to_uint8(image), to_uint8(guide)
     # Colours and tints that the picture hardly has, such as green in a grey street, are not what the fill is led by.
-    if known.any():
-        least, greatest = _range(rgb[known][::17])
+    some = rgb[:: 1 + len(known) // 256][known[:: 1 + len(known) // 256]]  # some 256 rows tell
+    if len(some):
+        least, greatest = _range(some)
         guide8 = guide8.clip(least, greatest)
-        low, high = _range(_tints(rgb[known][::17]))
+        low, high = _range(_tints(some))
         guide8 = (guide8[..., 1:2] + _tints(guide8).clip(low, high)).clip(0, 255).astype(np.uint8)
     features = _features(np.where(known[..., None], rgb, guide8), known)
     scales = [Scale(features, guide8, known, hole)]
