@@ -227,7 +227,9 @@ def fill_from_exemplars(
         else:
             # A pixel starts from what was chosen at the coarser scale for it, or for the nearest that had a choice.
             height, width = scale.hole.shape
-            before = _nearest_choice(chosen).repeat(2, 0).repeat(2, 1)[:height, :width]
+            box = bounds(scale.hole)
+            halved = Box(box.top // 2, box.left // 2, -(-box.bottom // 2), -(-box.right // 2))
+            before = _nearest_choice(chosen, halved).repeat(2, 0).repeat(2, 1)[:height, :width]
             used, group = np.unique(before[scale.hole], return_inverse=True)
             start[scale.hole] = group
             refined = [2 * labels[used] + change for change in CHANGES]
@@ -236,7 +238,10 @@ def fill_from_exemplars(
         if len(labels):
             chosen = _choose(scale, labels, groups, start, coarse)
             chosen = None if (chosen == NONE).all() else chosen
-    return None if chosen is None else _copy(image, scales[0], guide, labels[_nearest_choice(chosen)])
+    if chosen is None:
+        return None
+    around = bounds(hole).grown(1, *hole.shape)
+    return _copy(image, scales[0], guide, labels[_nearest_choice(chosen, around)])
 
 
 def _choose(scale: Scale, labels: Labels, groups: Labels, start: Labels, coarse: bool) -> Labels:
@@ -264,13 +269,12 @@ def _choose(scale: Scale, labels: Labels, groups: Labels, start: Labels, coarse:
     )
 
 
-def _nearest_choice(chosen: Labels) -> Labels:
-    """What was chosen for each pixel, and up to two pixels around for the nearest one that has a choice."""
-    part = bounds(chosen != NONE).grown(2, *chosen.shape)
-    within = chosen[part.slices]
+def _nearest_choice(chosen: Labels, box: Box) -> Labels:
+    """What was chosen for each pixel; in a box that holds all choices, for the nearest pixel that has one."""
+    within = chosen[box.slices]
     near = scipy.ndimage.distance_transform_edt(within == NONE, return_distances=False, return_indices=True)
     nearest = chosen.copy()
-    nearest[part.slices] = within[tuple(near)]
+    nearest[box.slices] = within[tuple(near)]
     return nearest
 
 
