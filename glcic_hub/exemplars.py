@@ -132,14 +132,14 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
         window = box.grown(min(max(MARGIN[0], *box.size), MARGIN[1]), *hole.shape)
         target = np.zeros(window.size, bool)
         target[box.shifted(-window.top, -window.left).slices] = part
-        parts.append((window, target, _depth(part) <= SHALLOW))
+        parts.append((box, window, target, _depth(part) <= SHALLOW))
     # The network runs on all small copies together.
     copies = [
-        small_copy(to_unit(rgb[window.slices]), hole[window.slices]) for window, _, shallow in parts if not shallow
+        small_copy(to_unit(rgb[window.slices]), hole[window.slices]) for _, window, _, shallow in parts if not shallow
     ]
     fills = iter(zip(copies, completer.complete(copies), strict=True))
     patches = []
-    for window, target, shallow in parts:
+    for hole_box, window, target, shallow in parts:
         image, unknown = to_unit(rgb[window.slices]), hole[window.slices]
         if shallow:
             guide = fast_marching(image, unknown)
@@ -151,7 +151,7 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
         copied = fill_from_exemplars(image, ~unknown, target, guide)
         if copied is None:
             warnings.warn(
-                f"nothing around the hole at row {window.top}, column {window.left} can be copied; "
+                f"nothing around the hole at row {hole_box.top}, column {hole_box.left} can be copied; "
                 "it has the network's fill",
                 stacklevel=4,
             )

@@ -162,7 +162,7 @@ def test_where_nothing_can_be_copied_the_network_completes_alone_and_it_is_said(
     completer: Completer, side: int
 ) -> None:
     rgb, hole = make_photo(side, side), rectangle(side, side, 1, 1, side - 1, side - 1)
-    with pytest.warns(UserWarning, match=r"row 0, column 0 can be copied; it has the network's fill"):
+    with pytest.warns(UserWarning, match=r"row 1, column 1 can be copied; it has the network's fill"):
         ((_, fill, inside),) = complete_from_exemplars(completer, rgb, hole)
     assert fill_from_exemplars(to_unit(rgb), ~hole, hole, fill) is None
     if side > 8:  # deep enough for the network
