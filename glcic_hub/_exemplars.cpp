@@ -332,8 +332,8 @@ struct Weights {
 class Labelling {
  public:
   Labelling(const Array<uint8_t>& features, const Array<uint8_t>& usable, const Array<uint8_t>& hole,
-            const Array<uint8_t>& visible, const Array<uint8_t>& guide, const Array<uint8_t>& blurred, const Array<int32_t>& labels,
-            const Weights& weights)
+            const Array<uint8_t>& visible, const Array<uint8_t>& guide, const Array<uint8_t>& blurred,
+            const Array<int32_t>& labels, const Weights& weights)
       : height_(static_cast<int>(hole.shape(0))),
         width_(static_cast<int>(hole.shape(1))),
         label_count_(static_cast<int>(labels.shape(0))),
@@ -511,15 +511,17 @@ std::vector<char> promising(Labelling& labelling, const int32_t* groups, int lab
 
 // Chooses a label for each pixel of the hole by alpha expansion (Boykov, Veksler and Zabih 2001).
 //
-// features (H, W, 5) uint8; usable (H, W) uint8: what may be copied; hole (H, W) uint8; visible (H, W) uint8: what the fill has
-// to fit; guide and blurred (H, W, 3) uint8: what it should look like from afar, and what the picture looks like. labels (L,
-// 2) int32: dy, dx. groups (L,) int32: a label of group g is tried within `reach` of pixels whose start is g, one of NONE
-// everywhere. start (H, W) int32: groups, NONE outside the hole.
+// features (H, W, 5) uint8; usable (H, W) uint8: what may be copied; hole (H, W) uint8; visible (H, W) uint8: what the
+// fill has to fit; guide and blurred (H, W, 3) uint8: what it should look like from afar, and what the picture looks
+// like. labels (L, 2) int32: dy, dx. groups (L,) int32: a label of group g is tried within `reach` of pixels whose start
+// is g; one of NONE everywhere; one of PROMISING everywhere, if it is among the `best` cheapest at some pixel. start
+// (H, W) int32: groups, NONE outside the hole.
 // Gives (H, W) int32 labels, NONE outside the hole and where no label can be used.
 Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t>& usable, const Array<uint8_t>& hole,
-                             const Array<uint8_t>& visible, const Array<uint8_t>& guide, const Array<uint8_t>& blurred, const Array<int32_t>& labels,
-                             const Array<int32_t>& groups, const Array<int32_t>& start, int reach, int sweeps, int promising_count,
-                             int colour, int seam, int guide_weight, int context, int radius) {
+                             const Array<uint8_t>& visible, const Array<uint8_t>& guide,
+                             const Array<uint8_t>& blurred, const Array<int32_t>& labels,
+                             const Array<int32_t>& groups, const Array<int32_t>& start, int reach, int sweeps,
+                             int best, int colour, int seam, int guide_weight, int context, int radius) {
   const int height = static_cast<int>(hole.shape(0)), width = static_cast<int>(hole.shape(1));
   const int label_count = static_cast<int>(labels.shape(0));
   Array<int32_t> result({hole.shape(0), hole.shape(1)});
@@ -530,7 +532,7 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
   // Which pixels each group's labels are tried at.
   int group_count = 0;
   for (int label = 0; label < label_count; ++label) group_count = std::max(group_count, groups.data()[label] + 1);
-  std::vector<std::vector<int>> members(group_count), own(group_count);
+  std::vector<std::vector<int>> members(group_count);
   std::vector<int> everywhere(labelling.size()), near;
   for (int i = 0; i < labelling.size(); ++i) {
     everywhere[i] = i;
@@ -557,7 +559,7 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
     }
   }
   // The first sweep tries all labels, the others those that are in use.
-  std::vector<char> in_use = promising(labelling, groups.data(), label_count, promising_count);
+  std::vector<char> in_use = promising(labelling, groups.data(), label_count, best);
   for (int sweep = 0; sweep < sweeps; ++sweep) {
     int64_t gain = 0;
     for (int label = 0; label < label_count; ++label) {
@@ -577,11 +579,11 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
 // ---------------------------------------------------------------------------------------------------------------------
 // Levelled seams
 
-// Levels the seams of a copy: steps between neighbours become what `right` and `down` say, as far as colours stay near those
-// that are held (screened Poisson equation, Bhat et al. 2008, by successive overrelaxation).
+// Levels the seams of a copy: steps between neighbours become what `right` and `down` say, as far as colours stay near
+// those that are held (screened Poisson equation, Bhat et al. 2008, by successive overrelaxation).
 //
-// image (H, W, 3) float32, changed within the hole (H, W) uint8; held (H, W, 3) float32; right and down (H, W, 3) float32: a
-// pixel less the one to its right, and the one below.
+// image (H, W, 3) float32, changed within the hole (H, W) uint8; held (H, W, 3) float32; right and down (H, W, 3)
+// float32: a pixel less the one to its right, and the one below.
 void level_seams(Array<float>& image, const Array<uint8_t>& hole, const Array<float>& held, const Array<float>& right,
                  const Array<float>& down, float screen, int sweeps) {
   const int height = static_cast<int>(hole.shape(0)), width = static_cast<int>(hole.shape(1));

@@ -32,7 +32,7 @@ from glcic_hub.support import Box, bounds, far_apart
 Bytes: TypeAlias = NDArray[np.uint8]
 Hole: TypeAlias = NDArray[np.bool_]
 Labels: TypeAlias = NDArray[np.int32]
-"""(n, 2): an offset dy, dx for each label."""
+"""Offsets dy, dx by label, (n, 2); groups by label, (n,); or a label or group for each pixel, (H, W)."""
 
 NONE, PROMISING = -1, -2
 """Groups of labels, as in `_exemplars.cpp`: tried everywhere; tried if they are among the cheapest at some pixel."""
@@ -179,8 +179,8 @@ def small_copy(image: NDArray[np.float32], hole: Hole) -> tuple[NDArray[np.float
         hole: (H, W) boolean.
 
     Returns:
-        The copy (h, w, 3) and its hole (h, w); where half of a pixel is known, or less where there is no more, the
-        copy's is.
+        The copy (h, w, 3) and its hole (h, w). A pixel of the copy is known if half of what it stands for is, or,
+        around holes with a thinner rim, as much as is known anywhere.
     """
     height, width = hole.shape
     scale = 2 ** max(0, math.ceil(math.log2(_depth(hole) / GUIDE_DEPTH)))
