@@ -326,7 +326,7 @@ class Flow {
 // The labelling: which source each pixel of the hole is copied from
 
 struct Weights {
-  int colour, seam, guide, context, radius;
+  int colour, seam, guide, guide_limit, context, radius;
 };
 
 class Labelling {
@@ -454,7 +454,7 @@ class Labelling {
     if (at == NONE) return UNUSABLE;
     int64_t sum = 0;
     for (int c = 0; c < 3; ++c) sum += std::abs(int{guide_[pixels_[i] * 3 + c]} - int{blurred_[at * 3 + c]});
-    sum *= weights_.guide;
+    sum = weights_.guide * std::min<int64_t>(sum, weights_.guide_limit);
     // The seam to what is known beside the hole, and how alike the surroundings are.
     int64_t around = 0;
     for (int j = first_neighbour_[i]; j < first_neighbour_[i + 1]; ++j) {
@@ -521,14 +521,15 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
                              const Array<uint8_t>& visible, const Array<uint8_t>& guide,
                              const Array<uint8_t>& blurred, const Array<int32_t>& labels,
                              const Array<int32_t>& groups, const Array<int32_t>& start, int reach, int sweeps,
-                             int best, int colour, int seam, int guide_weight, int context, int radius) {
+                             int best, int colour, int seam, int guide_weight, int guide_limit, int context,
+                             int radius) {
   const int height = static_cast<int>(hole.shape(0)), width = static_cast<int>(hole.shape(1));
   const int label_count = static_cast<int>(labels.shape(0));
   Array<int32_t> result({hole.shape(0), hole.shape(1)});
   int32_t* out = result.mutable_data();
   py::gil_scoped_release release;
   Labelling labelling(features, usable, hole, visible, guide, blurred, labels,
-                      Weights{colour, seam, guide_weight, context, radius});
+                      Weights{colour, seam, guide_weight, guide_limit, context, radius});
   // Which pixels each group's labels are tried at.
   int group_count = 0;
   for (int label = 0; label < label_count; ++label) group_count = std::max(group_count, groups.data()[label] + 1);

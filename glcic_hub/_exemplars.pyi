@@ -20,6 +20,7 @@ def choose_labels(
     colour: int,
     seam: int,
     guide_weight: int,
+    guide_limit: int,
     context: int,
     radius: int,
     /,

@@ -43,7 +43,7 @@ MARGIN = 32, 384
 TOGETHER = 8
 """Holes at most so far apart, in pixels, are completed together."""
 
-GUIDE_DEPTH = 24
+GUIDE_DEPTH = 48
 """The network completes a copy in which the hole is at most so deep, in pixels: what it knows best."""
 
 SHALLOW = 4
@@ -74,12 +74,16 @@ CHANGES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 SPREAD = 2
 """So far from where it was chosen, in pixels, an offset may spread at the next finer scale."""
 
-SWEEPS, FINE_SWEEPS = 2, 1
-"""How often each label may expand, at most: at the two coarsest scales, and at the others."""
+SWEEPS = 1
+"""How often each label may expand."""
 
 COLOUR, SEAM, GUIDE, CONTEXT = 4, 100, 3, 120
 """Weights of what a choice costs: the difference at a seam, a seam as such, the difference from the guide, and the
 mean difference of what surrounds the hole within a patch."""
+
+GUIDE_LIMIT = 120
+"""The sum over the channels beyond which a difference from the guide counts no more: where the network cannot decide
+between two things its fill lies between them, and either is better than something that looks like neither."""
 
 TEXTURE, TEXTURE_RADIUS = 3, 6
 """Mean gradients count so many times as much as colours, over a square of this radius in pixels. In small copies they
@@ -92,13 +96,11 @@ RARE = 2
 """The guide's colours and tints are kept within the window's, but for so many per cent of these on either end."""
 
 TINT_RADIUS = 8
-"""Radius in pixels of the squares, run three times over the fill, whose mean colours are drawn to the guide's."""
+"""Radius in pixels of the squares, run three times over the fill, whose mean colours are drawn to the guide's; but by
+no more than the copy errs on average around the hole: what fits without a seam stays as it is."""
 
-DRAWN = 4
-"""But by no more than so many times the mean error around the hole: what fits without a seam stays as it is."""
-
-SCREEN, LEVELLING_SWEEPS = 0.01, 60
-"""How strongly colours are held when seams are levelled: steps fade within about ten pixels."""
+SCREEN, LEVELLING_SWEEPS = 0.003, 100
+"""How strongly colours are held when seams are levelled: steps fade within about twenty pixels."""
 
 
 class Scale(NamedTuple):
@@ -172,7 +174,7 @@ def _parts(hole: Hole) -> Iterator[tuple[Hole, Box]]:
 
 
 def small_copy(image: NDArray[np.float32], hole: Hole) -> tuple[NDArray[np.float32], Hole]:
-    """Shrinks a picture until its hole is at most 24 pixels deep, by a power of two.
+    """Shrinks a picture until its hole is at most 48 pixels deep, by a power of two.
 
     Args:
         image: (H, W, 3) float32 in [0, 1]. What it holds inside the hole has no influence.
@@ -259,11 +261,12 @@ def _choose(scale: Scale, labels: Labels, groups: Labels, start: Labels, coarse:
         groups.astype(np.int32),
         start,
         SPREAD,
-        SWEEPS if coarse else FINE_SWEEPS,
+        SWEEPS,
         BEST,
         COLOUR,
         SEAM,
         GUIDE,
+        GUIDE_LIMIT,
         CONTEXT,
         PATCH_RADIUS if coarse else 1,
     )
@@ -404,7 +407,7 @@ def _copy(
     # Colours, seen from afar, are drawn to the guide's, as far as the copy errs where it goes on into what is known.
     rim = (cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & known & usable
     error = np.abs(to_uint8(copied[rim]).astype(np.int16) - to_uint8(original[rim]))
-    limit = int(DRAWN * error.sum() // max(error.size, 1))
+    limit = int(error.sum() // max(error.size, 1))
     copied[~(usable & hole)] = np.where(hole[..., None], guide[part.slices], original)[~(usable & hole)]
     amiss = np.where(hole[..., None], scale.guide[part.slices] - to_uint8(copied).astype(np.int16), np.int16(0))
     for _ in range(3):

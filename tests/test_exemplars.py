@@ -235,6 +235,7 @@ class Problem:
         self.labels = [sideways[i] for i in random.permutation(len(sideways))[:labels]]
         self.colour, self.seam = int(random.integers(1, 3)), int(random.integers(100))
         self.guide_weight, self.context, self.radius = (int(random.integers(*b)) for b in ((1, 6), (0, 6), (1, 3)))
+        self.guide_limit = int(random.integers(200, 700))
         self.pixels = [(int(y), int(x)) for y, x in np.argwhere(self.hole)]
 
     def solve(self, sweeps: int) -> NDArray[np.int32]:
@@ -255,6 +256,7 @@ class Problem:
             self.colour,
             self.seam,
             self.guide_weight,
+            self.guide_limit,
             self.context,
             self.radius,
         )
@@ -271,7 +273,8 @@ class Problem:
         source = self.source(label, y, x)
         if source is None:
             return np.inf
-        total = self.guide_weight * int(np.abs(self.guide[y, x].astype(int) - self.blurred[source]).sum())
+        apart = int(np.abs(self.guide[y, x].astype(int) - self.blurred[source]).sum())
+        total = self.guide_weight * min(apart, self.guide_limit)
         around = 0
         reach = range(-self.radius, self.radius + 1)
         for dy, dx in itertools.product(reach, reach):
