@@ -95,9 +95,17 @@ RIM = 1
 RARE = 2
 """The guide's colours and tints are kept within the window's, but for so many per cent of these on either end."""
 
-TINT_RADIUS = 8
-"""Radius in pixels of the squares, run three times over the fill, whose mean colours are drawn to the guide's; but by
-no more than the copy errs on average around the hole: what fits without a seam stays as it is."""
+TINT_RADIUS, SHAPE_RADIUS = 8, 1
+"""Radii in pixels of the squares, run three times over the fill, whose mean colours are drawn to the guide's."""
+
+SHAPED = 0.3
+"""How far shapes are drawn, tints being drawn all the way: a copy is one of many possible, the guide is their mean."""
+
+DRAWN = 2
+"""But by no more than so many times the mean error around the hole: what fits without a seam stays as it is."""
+
+PRECISION = 16
+"""Parts of a level of 255 in which means are taken."""
 
 SCREEN, LEVELLING_SWEEPS = 0.003, 100
 """How strongly colours are held when seams are levelled: steps fade within about twenty pixels."""
@@ -404,15 +412,12 @@ def _copy(
 
     copied, usable = look(offsets, 0, 0)
     original, known = image[part.slices], scale.known[part.slices]
-    # Colours, seen from afar, are drawn to the guide's, as far as the copy errs where it goes on into what is known.
+    # Tints are drawn to the guide's, as far as the copy errs where it goes on into what is known.
     rim = (cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & known & usable
     error = np.abs(to_uint8(copied[rim]).astype(np.int16) - to_uint8(original[rim]))
-    limit = int(error.sum() // max(error.size, 1))
+    limit = int(DRAWN * error.sum() // max(error.size, 1))
     copied[~(usable & hole)] = np.where(hole[..., None], guide[part.slices], original)[~(usable & hole)]
-    amiss = np.where(hole[..., None], scale.guide[part.slices] - to_uint8(copied).astype(np.int16), np.int16(0))
-    for _ in range(3):
-        amiss = (_box_sums(amiss, TINT_RADIUS) // (2 * TINT_RADIUS + 1) ** 2).astype(np.int16)
-    held = copied + np.float32(1 / 255) * amiss.clip(-limit, limit).astype(np.float32)
+    held = copied + _missing(copied, scale.guide[part.slices], hole, TINT_RADIUS, limit)
 
     # Between neighbours with sources of their own the step is the mean of what it is at either source.
     steps = []
@@ -427,6 +432,16 @@ def _copy(
         steps.append((total / np.maximum(count, 1)).astype(np.float32))
     result = copied.copy()
     _exemplars.level_seams(result, hole.astype(np.uint8), held, steps[0], steps[1], SCREEN, LEVELLING_SWEEPS)
+    # Shapes come last, so that levelling does not smear them.
+    result += np.float32(SHAPED) * _missing(result, scale.guide[part.slices], hole, SHAPE_RADIUS, limit)
     completed_image = image.copy()
     completed_image[part.slices][hole] = result[hole].clip(0, 1)
     return completed_image
+
+
+def _missing(copied: NDArray[np.float32], guide: Bytes, hole: Hole, radius: int, limit: int) -> NDArray[np.float32]:
+    """What the mean colours of a hole (H, W, 3) lack to be the guide's, at most `limit` levels of 255."""
+    amiss = np.where(hole[..., None], PRECISION * (guide - to_uint8(copied).astype(np.int16)), np.int16(0))
+    for _ in range(3):
+        amiss = (_box_sums(amiss, radius) // (2 * radius + 1) ** 2).astype(np.int16)
+    return np.float32(1 / 255 / PRECISION) * amiss.clip(-limit * PRECISION, limit * PRECISION).astype(np.float32)

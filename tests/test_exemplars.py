@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from glcic_hub import _exemplars
+from glcic_hub import _exemplars, exemplars
 from glcic_hub.blending import blend_patches
 from glcic_hub.completion import Completer
 from glcic_hub.exemplars import NONE, Scale, complete_from_exemplars, fill_from_exemplars, frequent_offsets
@@ -93,6 +93,20 @@ def test_a_pattern_goes_on_through_a_hole_of_several_scales() -> None:
     result = fill_from_exemplars(image, ~hole, hole, blurred(image))
     assert result is not None
     assert np.array_equal(to_uint8(result), to_uint8(image))
+
+
+def test_shapes_are_drawn_to_the_guides_by_no_more_than_the_error_around_the_hole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    image, hole = to_unit(make_photo(96, 96)), rectangle(96, 96, 30, 30, 66, 66)
+    guide = blurred(image)
+    drawn = fill_from_exemplars(image, ~hole, hole, guide)
+    monkeypatch.setattr(exemplars, "SHAPED", 0)
+    copied = fill_from_exemplars(image, ~hole, hole, guide)
+    assert drawn is not None and copied is not None
+    nearer, farther = (float(np.abs(fill - guide)[hole].mean()) for fill in (drawn, copied))
+    assert nearer < 0.97 * farther
+    assert np.abs(drawn - copied).max() < 0.3  # of what is missing at most three tenths
 
 
 HOLES = {
