@@ -30,7 +30,8 @@ setup(
             "glcic_hub._exemplars",
             ["glcic_hub/_exemplars.cpp"],
             cxx_std=17,
-            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"],
+            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-pthread"],
+            extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
         )
     ],
 )

@@ -7,9 +7,11 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <deque>
+#include <future>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -25,6 +27,20 @@ constexpr int NONE = -1;
 constexpr int PROMISING = -2;  // the group of labels that are tried if they are among the cheapest at some pixel
 constexpr int CHANNELS = 5;        // of a source: red, green, blue, and the mean gradients along both axes
 constexpr int UNUSABLE = 1 << 26;  // the cost of a label at a pixel for which its source is not known
+
+// Calls task(worker, i) for each i below a count on so many threads. Tasks must not touch what others change.
+template <typename Task>
+void share(int count, int threads, const Task& task) {
+  std::atomic<int> next{0};
+  const auto work = [&](int worker) {
+    for (int i = next++; i < count; i = next++) task(worker, i);
+  };
+  std::vector<std::future<void>> others;
+  for (int worker = 1; worker < std::min(threads, count); ++worker)
+    others.push_back(std::async(std::launch::async, work, worker));
+  work(0);
+  for (auto& other : others) other.get();
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Similar patches: where each known patch has its like (PatchMatch, Barnes et al. 2009)
@@ -374,62 +390,11 @@ class Labelling {
     return cost;
   }
 
-  // Lets each pixel of `members` keep its label or take this one, whichever costs least in all.
-  int64_t expand(int label, const std::vector<int>& members, std::vector<int>& chosen) {
-    free_.clear();
-    change_.clear();
-    node_.resize(pixels_.size(), NONE);
-    for (const int i : members)
-      if (chosen[i] != label && cost(i, label) < UNUSABLE) {
-        node_[i] = static_cast<int>(free_.size());
-        free_.push_back(i);
-        const int y = pixels_[i] / width_, x = pixels_[i] % width_;
-        const int own = source(chosen[i], y, x);
-        change_.push_back(own == NONE ? NONE : difference(own, source(label, y, x)));
-      }
-    flow_.begin(static_cast<int>(free_.size()));
-    int64_t before = 0, beyond = 0;
-    for (const int i : free_) {
-      const int kept = cost(i, chosen[i]);
-      flow_.add_costs(node_[i], cost(i, label), kept);
-      before += kept;
-      const int y = pixels_[i] / width_, x = pixels_[i] % width_;
-      for (int side = 0; side < 4; ++side) {
-        const int ny = y + DOWN[side], nx = x + RIGHT[side];
-        const int j = inside(ny, nx) ? number_[ny * width_ + nx] : NONE;
-        if (j == NONE) continue;
-        // Most neighbours have the same label, and their sources have been compared with the offered ones already.
-        const bool alike = chosen[i] == chosen[j] && node_[j] != NONE;
-        if (alike && side >= 2) continue;
-        const int keep_both = seam(chosen[i], chosen[j], y, x, ny, nx);
-        const int take_one = alike && change_[node_[i]] != NONE && change_[node_[j]] != NONE
-                                 ? weights_.seam + weights_.colour * (change_[node_[i]] + change_[node_[j]])
-                                 : seam(label, chosen[j], y, x, ny, nx);
-        if (node_[j] == NONE) {
-          flow_.add_costs(node_[i], take_one, keep_both);
-          before += keep_both;
-        } else if (side < 2) {
-          // Kolmogorov and Zabih 2004. Where all pixels are known differences are a metric; what is over is cut off.
-          const int take_other = chosen[i] == chosen[j] ? take_one : seam(chosen[i], label, y, x, ny, nx);
-          const int keep = std::min(keep_both, take_one + take_other);
-          flow_.add_costs(node_[i], take_one, keep);
-          flow_.add_costs(node_[j], 0, take_one);
-          flow_.add_arc(node_[i], node_[j], take_one + take_other - keep);
-          before += keep;
-          beyond -= take_one;
-        }
-      }
-    }
-    const int64_t gain = free_.empty() ? 0 : before - (flow_.solve() + beyond);
-    for (const int i : free_) {
-      if (gain > 0 && flow_.on_sink_side(node_[i])) chosen[i] = label;
-      node_[i] = NONE;
-    }
-    return gain;
-  }
+  int width() const { return width_; }
+  const Weights& weights() const { return weights_; }
 
- private:
-  static constexpr int DOWN[4] = {0, 1, 0, -1}, RIGHT[4] = {1, 0, -1, 0};
+  // The pixel's number; NONE beyond the hole.
+  int number(int y, int x) const { return inside(y, x) ? number_[y * width_ + x] : NONE; }
 
   bool inside(int y, int x) const { return y >= 0 && x >= 0 && y < height_ && x < width_; }
 
@@ -448,6 +413,17 @@ class Labelling {
     return sum;
   }
 
+  // What a seam between two labels costs: the difference of their pixels on both sides.
+  int seam(int a, int b, int py, int px, int qy, int qx) const {
+    if (a == b) return 0;
+    const int pa = source(a, py, px), pb = source(b, py, px), qa = source(a, qy, qx), qb = source(b, qy, qx);
+    const bool at_p = pa != NONE && pb != NONE, at_q = qa != NONE && qb != NONE;
+    if (!at_p && !at_q) return weights_.seam + 2 * UNKNOWN * CHANNELS * weights_.colour;
+    const int at_one = at_p ? difference(pa, pb) : difference(qa, qb);
+    return weights_.seam + weights_.colour * (at_one + (at_p && at_q ? difference(qa, qb) : at_one));
+  }
+
+ private:
   int compute_cost(int i, int label) const {
     const int y = pixels_[i] / width_, x = pixels_[i] % width_;
     const int at = source(label, y, x);
@@ -468,35 +444,89 @@ class Labelling {
     return static_cast<int>(std::min<int64_t>(sum + around * weights_.context / patch, UNUSABLE / 4));
   }
 
-  // What a seam between two labels costs: the difference of their pixels on both sides.
-  int seam(int a, int b, int py, int px, int qy, int qx) const {
-    if (a == b) return 0;
-    const int pa = source(a, py, px), pb = source(b, py, px), qa = source(a, qy, qx), qb = source(b, qy, qx);
-    const bool at_p = pa != NONE && pb != NONE, at_q = qa != NONE && qb != NONE;
-    if (!at_p && !at_q) return weights_.seam + 2 * UNKNOWN * CHANNELS * weights_.colour;
-    const int at_one = at_p ? difference(pa, pb) : difference(qa, qb);
-    return weights_.seam + weights_.colour * (at_one + (at_p && at_q ? difference(qa, qb) : at_one));
-  }
-
   static constexpr int UNKNOWN = 64;  // the difference, in levels of 255, that counts where one side is not known
 
   int height_, width_, label_count_;
   const uint8_t *features_, *usable_, *hole_, *guide_, *blurred_;
   const int32_t* labels_;
   Weights weights_;
-  std::vector<int> pixels_, number_, node_, free_, costs_;
-  std::vector<int> change_;  // the difference between the own and the offered source of each that is free
+  std::vector<int> pixels_, number_, costs_;
   std::vector<int> neighbours_, first_neighbour_;  // what is visible around each pixel
+};
+
+// Expansions of labels, one at a time. Several may work on one labelling if their pixels do not touch.
+class Expansion {
+ public:
+  explicit Expansion(Labelling& labelling) : labelling_(labelling), node_(labelling.size(), NONE) {}
+
+  // Lets each pixel of `members` keep its label or take this one, whichever costs least in all.
+  int64_t expand(int label, const std::vector<int>& members, std::vector<int>& chosen) {
+    free_.clear();
+    change_.clear();
+    const Weights& weights = labelling_.weights();
+    for (const int i : members)
+      if (chosen[i] != label && labelling_.cost(i, label) < UNUSABLE) {
+        node_[i] = static_cast<int>(free_.size());
+        free_.push_back(i);
+        const int y = labelling_.pixel(i) / labelling_.width(), x = labelling_.pixel(i) % labelling_.width();
+        const int own = labelling_.source(chosen[i], y, x);
+        change_.push_back(own == NONE ? NONE : labelling_.difference(own, labelling_.source(label, y, x)));
+      }
+    flow_.begin(static_cast<int>(free_.size()));
+    int64_t before = 0, beyond = 0;
+    for (const int i : free_) {
+      const int kept = labelling_.cost(i, chosen[i]);
+      flow_.add_costs(node_[i], labelling_.cost(i, label), kept);
+      before += kept;
+      const int y = labelling_.pixel(i) / labelling_.width(), x = labelling_.pixel(i) % labelling_.width();
+      for (int side = 0; side < 4; ++side) {
+        const int ny = y + DOWN[side], nx = x + RIGHT[side];
+        const int j = labelling_.number(ny, nx);
+        if (j == NONE) continue;
+        // Most neighbours have the same label, and their sources have been compared with the offered ones already.
+        const bool alike = chosen[i] == chosen[j] && node_[j] != NONE;
+        if (alike && side >= 2) continue;
+        const int keep_both = labelling_.seam(chosen[i], chosen[j], y, x, ny, nx);
+        const int take_one = alike && change_[node_[i]] != NONE && change_[node_[j]] != NONE
+                                 ? weights.seam + weights.colour * (change_[node_[i]] + change_[node_[j]])
+                                 : labelling_.seam(label, chosen[j], y, x, ny, nx);
+        if (node_[j] == NONE) {
+          flow_.add_costs(node_[i], take_one, keep_both);
+          before += keep_both;
+        } else if (side < 2) {
+          // Kolmogorov and Zabih 2004. Where all pixels are known differences are a metric; what is over is cut off.
+          const int take_other = chosen[i] == chosen[j] ? take_one : labelling_.seam(chosen[i], label, y, x, ny, nx);
+          const int keep = std::min(keep_both, take_one + take_other);
+          flow_.add_costs(node_[i], take_one, keep);
+          flow_.add_costs(node_[j], 0, take_one);
+          flow_.add_arc(node_[i], node_[j], take_one + take_other - keep);
+          before += keep;
+          beyond -= take_one;
+        }
+      }
+    }
+    const int64_t gain = free_.empty() ? 0 : before - (flow_.solve() + beyond);
+    for (const int i : free_) {
+      if (gain > 0 && flow_.on_sink_side(node_[i])) chosen[i] = label;
+      node_[i] = NONE;
+    }
+    return gain;
+  }
+
+ private:
+  static constexpr int DOWN[4] = {0, 1, 0, -1}, RIGHT[4] = {1, 0, -1, 0};
+
+  Labelling& labelling_;
+  std::vector<int> node_, free_;
+  std::vector<int> change_;  // the difference between the own and the offered source of each that is free
   Flow flow_;
 };
 
 // Which labels are worth a try: all, but of the promising ones those that are among the `count` cheapest at some pixel.
-std::vector<char> promising(Labelling& labelling, const int32_t* groups, int label_count, int count) {
-  std::vector<char> worth(label_count);
-  for (int label = 0; label < label_count; ++label) worth[label] = groups[label] != PROMISING;
-  std::vector<std::pair<int, int>> least;  // the cheapest at a pixel, in order
-  for (int i = 0; i < labelling.size(); ++i) {
-    least.clear();
+std::vector<char> promising(Labelling& labelling, const int32_t* groups, int label_count, int count, int threads) {
+  std::vector<std::vector<std::pair<int, int>>> cheapest(labelling.size());  // costs and labels, in order
+  share(labelling.size(), threads, [&](int, int i) {
+    std::vector<std::pair<int, int>>& least = cheapest[i];
     for (int label = 0; label < label_count; ++label) {
       if (groups[label] != PROMISING) continue;
       const std::pair<int, int> cost{labelling.cost(i, label), label};
@@ -504,9 +534,38 @@ std::vector<char> promising(Labelling& labelling, const int32_t* groups, int lab
       if (static_cast<int>(least.size()) == count) least.pop_back();
       least.insert(std::upper_bound(least.begin(), least.end(), cost), cost);
     }
+  });
+  std::vector<char> worth(label_count);
+  for (int label = 0; label < label_count; ++label) worth[label] = groups[label] != PROMISING;
+  for (const auto& least : cheapest)
     for (const auto& [cost, label] : least) worth[label] = 1;
-  }
   return worth;
+}
+
+// Puts groups that may expand at the same time together: no pixel of one is another's, or beside one of another's.
+std::vector<std::vector<int>> batches(const Labelling& labelling, const std::vector<std::vector<int>>& groups_of_pixels,
+                                      int group_count) {
+  std::vector<std::vector<char>> touch(group_count, std::vector<char>(group_count));
+  for (int i = 0; i < labelling.size(); ++i) {
+    const int y = labelling.pixel(i) / labelling.width(), x = labelling.pixel(i) % labelling.width();
+    for (const int j : {i, labelling.number(y, x + 1), labelling.number(y + 1, x)}) {
+      if (j == NONE) continue;
+      for (const int one : groups_of_pixels[i])
+        for (const int other : groups_of_pixels[j]) touch[one][other] = touch[other][one] = 1;
+    }
+  }
+  std::vector<std::vector<int>> together;
+  for (int group = 0; group < group_count; ++group) {
+    const auto free = [&](const std::vector<int>& batch) {
+      return std::none_of(batch.begin(), batch.end(), [&](int other) { return touch[group][other]; });
+    };
+    const auto batch = std::find_if(together.begin(), together.end(), free);
+    if (batch == together.end())
+      together.push_back({group});
+    else
+      batch->push_back(group);
+  }
+  return together;
 }
 
 // Chooses a label for each pixel of the hole by alpha expansion (Boykov, Veksler and Zabih 2001).
@@ -515,14 +574,14 @@ std::vector<char> promising(Labelling& labelling, const int32_t* groups, int lab
 // fill has to fit; guide and blurred (H, W, 3) uint8: what it should look like from afar, and what the picture looks
 // like. labels (L, 2) int32: dy, dx. groups (L,) int32: a label of group g is tried within `reach` of pixels whose start
 // is g; one of NONE everywhere; one of PROMISING everywhere, if it is among the `best` cheapest at some pixel. start
-// (H, W) int32: groups, NONE outside the hole.
+// (H, W) int32: groups, NONE outside the hole. The result does not depend on the number of threads.
 // Gives (H, W) int32 labels, NONE outside the hole and where no label can be used.
 Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t>& usable, const Array<uint8_t>& hole,
                              const Array<uint8_t>& visible, const Array<uint8_t>& guide,
                              const Array<uint8_t>& blurred, const Array<int32_t>& labels,
                              const Array<int32_t>& groups, const Array<int32_t>& start, int reach, int sweeps,
                              int best, int colour, int seam, int guide_weight, int guide_limit, int context,
-                             int radius) {
+                             int radius, int threads) {
   const int height = static_cast<int>(hole.shape(0)), width = static_cast<int>(hole.shape(1));
   const int label_count = static_cast<int>(labels.shape(0));
   Array<int32_t> result({hole.shape(0), hole.shape(1)});
@@ -530,15 +589,21 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
   py::gil_scoped_release release;
   Labelling labelling(features, usable, hole, visible, guide, blurred, labels,
                       Weights{colour, seam, guide_weight, guide_limit, context, radius});
-  // Which pixels each group's labels are tried at.
-  int group_count = 0;
-  for (int label = 0; label < label_count; ++label) group_count = std::max(group_count, groups.data()[label] + 1);
-  std::vector<std::vector<int>> members(group_count);
-  std::vector<int> everywhere(labelling.size()), near;
+  // Which labels each group has, and which pixels they are tried at.
+  std::vector<std::vector<int>> labels_of;
+  std::vector<int> others;
+  for (int label = 0; label < label_count; ++label) {
+    const int group = groups.data()[label];
+    if (group >= static_cast<int>(labels_of.size())) labels_of.resize(group + 1);
+    (group < 0 ? others : labels_of[group]).push_back(label);
+  }
+  const int group_count = static_cast<int>(labels_of.size());
+  std::vector<std::vector<int>> members(group_count), groups_of_pixels(labelling.size());
+  std::vector<int> everywhere(labelling.size());
   for (int i = 0; i < labelling.size(); ++i) {
     everywhere[i] = i;
     const int y = labelling.pixel(i) / width, x = labelling.pixel(i) % width;
-    near.clear();
+    std::vector<int>& near = groups_of_pixels[i];
     for (int ny = std::max(0, y - reach); ny <= std::min(height - 1, y + reach); ++ny)
       for (int nx = std::max(0, x - reach); nx <= std::min(width - 1, x + reach); ++nx) {
         const int group = start.data()[ny * width + nx];
@@ -546,28 +611,41 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
       }
     for (const int group : near) members[group].push_back(i);
   }
-  // Start from the label of least cost among those of a pixel's own group, or of all.
-  std::vector<int> chosen(labelling.size(), NONE), least(labelling.size(), UNUSABLE);
-  for (int label = 0; label < label_count; ++label) {
-    const int group = groups.data()[label];
-    for (const int i : group < 0 ? everywhere : members[group]) {
-      if (group >= 0 && group != start.data()[labelling.pixel(i)] && chosen[i] != NONE) continue;
-      const int cost = labelling.cost(i, label);
-      if (cost < least[i]) {
-        least[i] = cost;
+  // Start from the label of least cost among those of a pixel's own group and those that are tried everywhere.
+  std::vector<int> chosen(labelling.size(), NONE);
+  share(labelling.size(), threads, [&](int, int i) {
+    int least = UNUSABLE;
+    const auto attempt = [&](const std::vector<int>& labels) {
+      for (const int label : labels) {
+        const int cost = labelling.cost(i, label);
+        if (cost >= least) continue;
+        least = cost;
         chosen[i] = label;
       }
-    }
-  }
+    };
+    const int own = start.data()[labelling.pixel(i)];
+    if (own != NONE) attempt(labels_of[own]);
+    attempt(others);
+  });
   // The first sweep tries all labels, the others those that are in use.
-  std::vector<char> in_use = promising(labelling, groups.data(), label_count, best);
+  std::vector<char> in_use = promising(labelling, groups.data(), label_count, best, threads);
+  const std::vector<std::vector<int>> together = batches(labelling, groups_of_pixels, group_count);
+  std::vector<Expansion> workers(std::max(1, threads), Expansion(labelling));
   for (int sweep = 0; sweep < sweeps; ++sweep) {
-    int64_t gain = 0;
-    for (int label = 0; label < label_count; ++label) {
-      const int group = groups.data()[label];
-      if (in_use[label]) gain += labelling.expand(label, group < 0 ? everywhere : members[group], chosen);
-    }
-    if (gain <= 0) break;
+    std::vector<int64_t> gains(group_count + 1);
+    const auto expand = [&](Expansion& worker, const std::vector<int>& labels, const std::vector<int>& pixels) {
+      int64_t gain = 0;
+      for (const int label : labels)
+        if (in_use[label]) gain += worker.expand(label, pixels, chosen);
+      return gain;
+    };
+    for (const std::vector<int>& batch : together)
+      share(static_cast<int>(batch.size()), threads, [&](int worker, int i) {
+        const int group = batch[i];
+        gains[group] = expand(workers[worker], labels_of[group], members[group]);
+      });
+    gains[group_count] = expand(workers[0], others, everywhere);
+    if (std::all_of(gains.begin(), gains.end(), [](int64_t gain) { return gain <= 0; })) break;
     std::fill(in_use.begin(), in_use.end(), 0);
     for (const int label : chosen)
       if (label != NONE) in_use[label] = 1;

@@ -23,6 +23,7 @@ def choose_labels(
     guide_limit: int,
     context: int,
     radius: int,
+    threads: int,
     /,
 ) -> NDArray[np.int32]: ...
 def level_seams(

@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import scipy.ndimage
 import scipy.signal
+import torch
 from numpy.typing import NDArray
 
 from glcic_hub import _exemplars
@@ -277,6 +278,7 @@ def _choose(scale: Scale, labels: Labels, groups: Labels, start: Labels, coarse:
         GUIDE_LIMIT,
         CONTEXT,
         PATCH_RADIUS if coarse else 1,
+        torch.get_num_threads(),
     )
 
 

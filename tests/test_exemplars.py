@@ -163,12 +163,12 @@ def threads(count: int) -> Iterator[None]:
 
 
 def test_the_same_twice_and_with_any_number_of_threads(completer: Completer) -> None:
-    rgb, hole = make_photo(110, 120), rectangle(110, 120, 30, 35, 75, 80)
+    rgb, hole = make_photo(140, 150), rectangle(140, 150, 20, 25, 115, 120)
     results = []
-    for count in (1, 1, 2):
+    for count in (1, 1, 2, 3):
         with threads(count):
             results.append(put(rgb, complete_from_exemplars(completer, rgb, hole), hole))
-    assert np.array_equal(results[0], results[1]) and np.array_equal(results[0], results[2])
+    assert all(np.array_equal(result, results[0]) for result in results[1:])
 
 
 @pytest.mark.parametrize("side", [4, 12])
@@ -273,6 +273,7 @@ class Problem:
             self.guide_limit,
             self.context,
             self.radius,
+            1,
         )
         assert (chosen[~self.hole] == NONE).all()
         return chosen[self.hole]
