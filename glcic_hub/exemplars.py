@@ -99,7 +99,7 @@ RARE = 2
 TINT_RADIUS, SHAPE_RADIUS = 8, 1
 """Radii in pixels of the squares, run three times over the fill, whose mean colours are drawn to the guide's."""
 
-SHAPED = 0.3
+SHAPED = 0.4
 """How far shapes are drawn, tints being drawn all the way: a copy is one of many possible, the guide is their mean."""
 
 DRAWN = 2

@@ -106,7 +106,7 @@ def test_shapes_are_drawn_to_the_guides_by_no_more_than_the_error_around_the_hol
     assert drawn is not None and copied is not None
     nearer, farther = (float(np.abs(fill - guide)[hole].mean()) for fill in (drawn, copied))
     assert nearer < 0.97 * farther
-    assert np.abs(drawn - copied).max() < 0.3  # of what is missing at most three tenths
+    assert np.abs(drawn - copied).max() < 0.4  # of what is missing at most four tenths
 
 
 HOLES = {
