@@ -17,7 +17,7 @@ sample: $(VENV)/.installed  ## complete a sample photograph
 
 card: $(VENV)/.installed  ## make the packaged weights' model card and its picture anew
 	$(VENV)/bin/python -c "from pathlib import Path; from glcic_hub import GLCICPipeline; \
-	    from glcic_hub.card import write_card; \
+	    from glcic_hub.hub.card import write_card; \
 	    write_card(Path('glcic_hub/pretrained'), GLCICPipeline.from_pretrained(), name='')"
 
 test: $(VENV)/.installed-dev browser  ## run the tests
@@ -49,10 +49,10 @@ clean:  ## remove the environment and all that was made
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml setup.py constraints.txt glcic_hub/_exemplars.cpp | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt glcic_hub/completion/_exemplars.cpp | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml setup.py constraints.txt glcic_hub/_exemplars.cpp | $(VENV)/bin/python
+$(VENV)/.installed-dev: pyproject.toml setup.py constraints.txt glcic_hub/completion/_exemplars.cpp | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable ".[dev]"
 	touch $(VENV)/.installed $@

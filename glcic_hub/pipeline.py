@@ -13,18 +13,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glcic_hub.blending import blend_patches
-from glcic_hub.card import UNNAMED, name_card, write_card
-from glcic_hub.completion import Completer, best_dtype, open_device
+from glcic_hub.completion.blending import blend_patches
+from glcic_hub.completion.coarse_to_fine import complete_coarse_to_fine, out_of_reach
+from glcic_hub.completion.completer import Completer, best_dtype, open_device
+from glcic_hub.completion.exemplars import complete_from_exemplars
+from glcic_hub.completion.receptive_field import REACH
 from glcic_hub.config import GLCICConfig
-from glcic_hub.exemplars import complete_from_exemplars
-from glcic_hub.hub import fetch_model, make_repository, push_folder
-from glcic_hub.images import OpenedPicture, Picture, PictureLike, open_picture
-from glcic_hub.large_holes import complete_coarse_to_fine, out_of_reach
-from glcic_hub.masks import open_mask, transparent_pixels
-from glcic_hub.model_files import MODEL_FILES, load_model, save_model
+from glcic_hub.hub.card import UNNAMED, name_card, write_card
+from glcic_hub.hub.model_files import MODEL_FILES, load_model, save_model
+from glcic_hub.hub.transfer import fetch_model, make_repository, push_folder
+from glcic_hub.images.masks import open_mask, transparent_pixels
+from glcic_hub.images.processing import OpenedPicture, Picture, PictureLike, open_picture
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
-from glcic_hub.support import REACH
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from glcic_hub.card import CARD_FILE, CARD_PICTURE, UNNAMED, name_card, write_card
-from glcic_hub.hub import make_repository, push_folder
-from glcic_hub.model_files import MODEL_FILES
+from glcic_hub.hub.card import CARD_FILE, CARD_PICTURE, UNNAMED, name_card, write_card
+from glcic_hub.hub.model_files import MODEL_FILES
+from glcic_hub.hub.transfer import make_repository, push_folder
 from glcic_hub.pipeline import GLCICPipeline
 
 SPACE_APP = '''"""The demo, on this machine or as a Space on the Hub; takes --host, --port, --model and --share."""
@@ -25,12 +25,12 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 # A Space installs what the package needs and not the package: its C++ is compiled here, at the first start.
-if not any((HERE / "glcic_hub" / f"_exemplars{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
+if not any((HERE / "glcic_hub" / "completion" / f"_exemplars{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
     failed = subprocess.call([sys.executable, "setup.py", "build_ext", "--inplace"], cwd=HERE)
     if failed:
         sys.exit(failed)
 
-from glcic_hub.cli import main  # noqa: E402
+from glcic_hub.cli.main import main  # noqa: E402
 
 sys.exit(main(["demo", *sys.argv[1:]]))
 '''
@@ -65,8 +65,8 @@ setup(
     ext_modules=[
         # Without fused multiply-add, so that the result is the same on every machine.
         Pybind11Extension(
-            "glcic_hub._exemplars",
-            ["glcic_hub/_exemplars.cpp"],
+            "glcic_hub.completion._exemplars",
+            ["glcic_hub/completion/_exemplars.cpp"],
             cxx_std=17,
             extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"],
         )

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from glcic_hub.blending import blend_patches, blend_poisson, fast_marching
-from glcic_hub.images import Patch
-from glcic_hub.support import far_apart, plan
+from glcic_hub.completion.blending import blend_patches, blend_poisson, fast_marching
+from glcic_hub.completion.receptive_field import far_apart, plan
+from glcic_hub.images.processing import Patch
 from tests.conftest import make_photo
 
 HEIGHT, WIDTH = 24, 31

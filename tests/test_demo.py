@@ -24,8 +24,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.demo_files import MAX_PIXELS, PREVIEW_SIDE, complete_file, grown, make_preview, snap
-from glcic_hub.samples import load_sample
+from glcic_hub.demo.files import MAX_PIXELS, PREVIEW_SIDE, complete_file, grown, make_preview, snap
+from glcic_hub.images.samples import load_sample
 from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo, wait_for_answer
 from tests.local_hub import LocalHub, serve_hub
 
@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, temporary: Path, hub: Local
     yield demo.wait()
     demo.stop()
     assert not list(temporary.iterdir())
-    assert 'glcic_hub/demo.py", line' not in (folder / "log").read_text()  # Gradio logs what it refuses
+    assert 'glcic_hub/demo/app.py", line' not in (folder / "log").read_text()  # Gradio logs what it refuses
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
-from glcic_hub.blending import TELEA_RADIUS
-from glcic_hub.images import to_uint8
+from glcic_hub.completion.blending import TELEA_RADIUS
+from glcic_hub.images.processing import to_uint8
 from glcic_hub.pipeline import GLCICPipeline
 
 Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[Any]]

@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from scipy.stats import bootstrap
 
+from glcic_hub.evaluation.evaluate import ALL_METRICS, Evaluation
 from glcic_hub.evaluation.metrics import mean_of_defined
 from glcic_hub.evaluation.perceptual import frechet_distance, from_text
-from glcic_hub.evaluation.run import ALL_METRICS, Evaluation
 from glcic_hub.files import write_whole
 
 IN_HOLE = ("psnr", "ssim", "texture", "efficientnet", "l1", "seam", "lightness", "a", "b")

@@ -24,11 +24,11 @@ from PIL import Image
 from scipy.stats import binomtest
 from tqdm.auto import tqdm
 
+from glcic_hub.data.photographs import Photograph
 from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.protocol import Protocol, case_opener
 from glcic_hub.files import first_line, printable, write_whole
-from glcic_hub.images import to_uint8
-from glcic_hub.training.photographs import Photograph
+from glcic_hub.images.processing import to_uint8
 
 DATABASE_FILE = "study.sqlite3"
 REAL = "real"

@@ -17,15 +17,15 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from glcic_hub.card import UNNAMED, write_card
 from glcic_hub.config import GLCICConfig
-from glcic_hub.hub import push_folder
-from glcic_hub.model_files import save_model
+from glcic_hub.hub.card import UNNAMED, write_card
+from glcic_hub.hub.model_files import save_model
+from glcic_hub.hub.transfer import push_folder
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.pipeline import GLCICPipeline
-from glcic_hub.training.phases import Batch, Networks, completion_step, discriminator_step, joint_step
 from glcic_hub.training.recipe import Recipe
-from glcic_hub.training.run import Run
+from glcic_hub.training.run_folder import Run
+from glcic_hub.training.steps import Batch, Networks, completion_step, discriminator_step, joint_step
 from glcic_hub.training.validation import Example, validate
 from glcic_hub.version import __version__
 

@@ -20,17 +20,17 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from torch import nn
 
 from glcic_hub.config import GLCICConfig
+from glcic_hub.data.photographs import Folder, Photograph, Stream, hold_out, measure_mean_pixel, open_photographs
 from glcic_hub.files import first_line, printable
-from glcic_hub.hub import fetch_model, make_repository
-from glcic_hub.model_files import load_discriminator, load_model
+from glcic_hub.hub.model_files import load_discriminator, load_model
+from glcic_hub.hub.transfer import fetch_model, make_repository
 from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
 from glcic_hub.training.data import load_batches
 from glcic_hub.training.initialisation import initialise_spreading
 from glcic_hub.training.loop import LOG_EVERY, Loop
-from glcic_hub.training.phases import Batch, Networks
-from glcic_hub.training.photographs import Folder, Photograph, Stream, hold_out, measure_mean_pixel, open_photographs
 from glcic_hub.training.recipe import Recipe
-from glcic_hub.training.run import Run
+from glcic_hub.training.run_folder import Run
+from glcic_hub.training.steps import Batch, Networks
 from glcic_hub.training.validation import VALIDATION_COUNT, Example, make_examples
 
 CHECKPOINT_FILES = ("completion.safetensors", "discriminator.safetensors")

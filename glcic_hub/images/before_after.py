@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glcic_hub.images import PictureLike, open_picture, to_uint8
-from glcic_hub.masks import open_mask, transparent_pixels
+from glcic_hub.images.masks import open_mask, transparent_pixels
+from glcic_hub.images.processing import PictureLike, open_picture, to_uint8
 
 GAP = 8
 """White pixels between two pictures."""

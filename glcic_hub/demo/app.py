@@ -26,7 +26,7 @@ from PIL import Image
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from glcic_hub.demo_files import (
+from glcic_hub.demo.files import (
     KEPT_SECONDS,
     PREVIEW_SIDE,
     complete_file,
@@ -39,9 +39,9 @@ from glcic_hub.demo_files import (
     upright,
 )
 from glcic_hub.files import first_line
-from glcic_hub.hub import look_up
+from glcic_hub.hub.transfer import look_up
+from glcic_hub.images.samples import load_sample
 from glcic_hub.pipeline import GLCICPipeline
-from glcic_hub.samples import load_sample
 from glcic_hub.version import __version__
 
 MAX_FILE_SIZE = "64mb"

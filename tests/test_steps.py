@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from glcic_hub.evaluation.metrics import hole_metrics
-from glcic_hub.masks import Rectangle, random_rectangle
+from glcic_hub.images.masks import Rectangle, random_rectangle
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.networks.completion import composite
 from glcic_hub.training.initialisation import initialise_spreading
@@ -25,7 +25,7 @@ from glcic_hub.training.losses import (
     similarity_loss,
     tint_loss,
 )
-from glcic_hub.training.phases import (
+from glcic_hub.training.steps import (
     Batch,
     Networks,
     completion_step,

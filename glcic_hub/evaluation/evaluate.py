@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
+from glcic_hub.batch import join_processes
+from glcic_hub.data.photographs import Folder, Photograph
 from glcic_hub.evaluation import perceptual
 from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.metrics import METRICS, Metric, hole_metrics
 from glcic_hub.evaluation.protocol import HOLES, Case, Protocol, case_opener, short_name
 from glcic_hub.files import first_line, printable, write_whole
-from glcic_hub.folders import join_processes
-from glcic_hub.images import to_uint8
-from glcic_hub.picture_files import find_pictures
-from glcic_hub.training.photographs import Folder, Photograph
+from glcic_hub.images.files import find_pictures
+from glcic_hub.images.processing import to_uint8
 
 SETTINGS_FILE = "evaluation.json"
 PANEL_SIDE = 192

@@ -16,8 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from glcic_hub.training.data import NumberedSamples, load_batches
-from glcic_hub.training.photographs import (
+from glcic_hub.data.photographs import (
     Folder,
     Photograph,
     Stream,
@@ -28,6 +27,7 @@ from glcic_hub.training.photographs import (
     open_photographs,
     open_rgb,
 )
+from glcic_hub.training.data import NumberedSamples, load_batches
 from tests.conftest import ROOT
 from tests.training_parts import SMALL, make_photographs
 
@@ -123,7 +123,7 @@ def test_workers_end_when_the_process_does_however_it_ends(photographs: Folder) 
 import multiprocessing, subprocess, sys
 from pathlib import Path
 from glcic_hub.training.data import load_batches
-from glcic_hub.training.photographs import Folder
+from glcic_hub.data.photographs import Folder
 from tests.conftest import ROOT
 from tests.training_parts import SMALL
 photographs = Folder(Path(sys.argv[1]))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from glcic_hub.benchmark import benchmark, measure
-from glcic_hub.cli import main
+from glcic_hub.cli.main import main
+from glcic_hub.evaluation.speed import benchmark, measure
 
 
 def rows_of(tables: str, heading: str) -> list[dict[str, str]]:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glcic_hub.images import OpenedPicture, PictureLike, check_range, load_pil, turn_upright
-from glcic_hub.picture_files import load_image, orientation_of
+from glcic_hub.images.files import load_image, orientation_of
+from glcic_hub.images.processing import OpenedPicture, PictureLike, check_range, load_pil, turn_upright
 
 MASK_THRESHOLD = 0.2
 """Pixels of a mask above this belong to the hole. The authors' value: it takes in the soft edge of an antialiased mask

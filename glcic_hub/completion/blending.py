@@ -10,8 +10,8 @@ import pyamg
 import scipy.sparse
 from numpy.typing import NDArray
 
-from glcic_hub.images import Patch, PilPixels, Pixels, to_unit
-from glcic_hub.support import far_apart
+from glcic_hub.completion.receptive_field import far_apart
+from glcic_hub.images.processing import Patch, PilPixels, Pixels, to_unit
 
 TELEA_RADIUS = 3
 """Radius in pixels of the neighbourhood that the fast marching method looks at; OpenCV's examples' value."""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from glcic_hub.files import first_line
-from glcic_hub.images import open_picture, to_uint8
-from glcic_hub.picture_files import READ_FORMATS, find_pictures
+from glcic_hub.images.files import READ_FORMATS, find_pictures
+from glcic_hub.images.processing import open_picture, to_uint8
 
 if TYPE_CHECKING:  # takes seconds to import, and folders do without
     import datasets

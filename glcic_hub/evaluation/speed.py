@@ -22,15 +22,15 @@ from skimage import data
 from skimage.restoration import inpaint_biharmonic
 from torch.nn import functional
 
-from glcic_hub.blending import TELEA_RADIUS
-from glcic_hub.completion import Completer, best_dtype, open_device
+from glcic_hub.completion.blending import TELEA_RADIUS
+from glcic_hub.completion.completer import Completer, best_dtype, open_device
+from glcic_hub.completion.receptive_field import Box, multiply_adds, plan
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import write_whole
-from glcic_hub.images import to_unit
+from glcic_hub.images.processing import to_unit
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 from glcic_hub.networks.table_2 import PAPER_WIDTH
 from glcic_hub.pipeline import GLCICPipeline
-from glcic_hub.support import Box, multiply_adds, plan
 
 SIZES = (512, 768, 1024, 2048, 4096, 8192)
 HOLE_SIZES = (16, 32, 64, 128, 256, 512)

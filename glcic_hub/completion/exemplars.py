@@ -23,11 +23,11 @@ import scipy.ndimage
 import scipy.signal
 from numpy.typing import NDArray
 
-from glcic_hub import _exemplars
-from glcic_hub.blending import blend_patches, fast_marching
-from glcic_hub.completion import Completer
-from glcic_hub.images import LEAST_SIDE, Patch, PilPixels, Pixels, to_uint8, to_unit
-from glcic_hub.support import Box, bounds, far_apart
+from glcic_hub.completion import _exemplars
+from glcic_hub.completion.blending import blend_patches, fast_marching
+from glcic_hub.completion.completer import Completer
+from glcic_hub.completion.receptive_field import Box, bounds, far_apart
+from glcic_hub.images.processing import LEAST_SIDE, Patch, PilPixels, Pixels, to_uint8, to_unit
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Hole: TypeAlias = NDArray[np.bool_]

@@ -27,7 +27,7 @@ from huggingface_hub.errors import (
 )
 
 from glcic_hub.files import first_line
-from glcic_hub.model_files import CONFIG_FILE, DISCRIMINATOR_PARTS, WEIGHTS_FILE
+from glcic_hub.hub.model_files import CONFIG_FILE, DISCRIMINATOR_PARTS, WEIGHTS_FILE
 from glcic_hub.version import __version__
 
 LOG_IN = "log in (hf auth login) or pass a token (token=..., HF_TOKEN)"

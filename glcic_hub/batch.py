@@ -16,7 +16,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
 from glcic_hub.files import first_line
-from glcic_hub.picture_files import check_output, find_pictures, save_picture
+from glcic_hub.images.files import check_output, find_pictures, save_picture
 from glcic_hub.pipeline import Blend, Detail, GLCICPipeline, LargeHoles
 
 LONGEST_WAIT = timedelta(weeks=4)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from glcic_hub.comparison import side_by_side
 from glcic_hub.config import GLCICConfig
-from glcic_hub.export import OPSET
 from glcic_hub.files import write_whole
-from glcic_hub.picture_files import save_picture
-from glcic_hub.samples import load_sample
+from glcic_hub.hub.export import OPSET
+from glcic_hub.images.before_after import side_by_side
+from glcic_hub.images.files import save_picture
+from glcic_hub.images.samples import load_sample
 
 if TYPE_CHECKING:
     from glcic_hub.pipeline import GLCICPipeline
@@ -95,7 +95,7 @@ def card_data(config: GLCICConfig, name: str) -> ModelCardData:
 def _body(pipe: GLCICPipeline, name: str) -> str:
     config = pipe.config
     training = config.training or {}
-    template = resources.files("glcic_hub") / "model_card_template.md"
+    template = resources.files("glcic_hub.hub") / "model_card_template.md"
     return Template(template.read_text(encoding="utf-8")).substitute(
         name=f'"{name}"' if name else "",
         picture=CARD_PICTURE,

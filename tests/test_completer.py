@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from glcic_hub.completion import Completer
-from glcic_hub.images import to_unit
+from glcic_hub.completion.completer import Completer
+from glcic_hub.completion.receptive_field import Box, multiply_adds
+from glcic_hub.images.processing import to_unit
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 from glcic_hub.networks.completion import composite
 from glcic_hub.networks.layers import ConvNormAct
-from glcic_hub.support import Box, multiply_adds
 from tests.conftest import make_network
 
 
@@ -99,7 +99,7 @@ def test_pictures_together() -> None:
 
 def test_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Regions that go through the network together have no more pixels than the largest that goes alone."""
-    monkeypatch.setattr("glcic_hub.completion.MAX_SIDE", 700)
+    monkeypatch.setattr("glcic_hub.completion.completer.MAX_SIDE", 700)
     completer = Completer(fold_batch_norm(make_network()))
     hole = np.zeros((600, 600), bool)
     hole[300:310, 300:310] = True

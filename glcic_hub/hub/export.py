@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from glcic_hub.files import write_whole
-from glcic_hub.masks import MASK_THRESHOLD
+from glcic_hub.images.masks import MASK_THRESHOLD
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 from glcic_hub.networks.completion import composite
 from glcic_hub.networks.table_2 import STRIDE

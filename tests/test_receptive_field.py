@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from glcic_hub.completion.receptive_field import (
+    MAX_SIDE,
+    Box,
+    Span,
+    far_apart,
+    input_span,
+    layer_spans,
+    multiply_adds,
+    plan,
+    region,
+)
 from glcic_hub.networks.table_2 import TABLE_2, Row
-from glcic_hub.support import MAX_SIDE, Box, Span, far_apart, input_span, layer_spans, multiply_adds, plan, region
 
 
 def positions(row: Row, output: int) -> set[int]:

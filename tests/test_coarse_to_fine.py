@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from skimage import data
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.blending import blend_patches
+from glcic_hub.completion.blending import blend_patches
+from glcic_hub.completion.coarse_to_fine import out_of_reach
+from glcic_hub.completion.receptive_field import REACH, Box
 from glcic_hub.evaluation.metrics import hole_metrics
-from glcic_hub.images import Patch
-from glcic_hub.large_holes import out_of_reach
+from glcic_hub.images.processing import Patch
 from glcic_hub.pipeline import PIXELS_AT_ONCE
-from glcic_hub.support import REACH, Box
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from gradio.utils import get_upload_folder
 from numpy.typing import NDArray
 from PIL import Image
 
+from glcic_hub.completion.coarse_to_fine import out_of_reach
 from glcic_hub.files import first_line
-from glcic_hub.images import open_picture, to_uint8
-from glcic_hub.large_holes import out_of_reach
-from glcic_hub.masks import open_mask, transparent_pixels
-from glcic_hub.picture_files import READ_FORMATS, load_image, orientation_of, read_exif, save_picture
+from glcic_hub.images.files import READ_FORMATS, load_image, orientation_of, read_exif, save_picture
+from glcic_hub.images.masks import open_mask, transparent_pixels
+from glcic_hub.images.processing import open_picture, to_uint8
 from glcic_hub.pipeline import GLCICPipeline
 
 MAX_PIXELS = 64_000_000

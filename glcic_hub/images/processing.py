@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from glcic_hub.completion.receptive_field import Box
 from glcic_hub.files import first_line
-from glcic_hub.picture_files import load_image, load_pixels, orientation_of, read_exif
-from glcic_hub.support import Box
+from glcic_hub.images.files import load_image, load_pixels, orientation_of, read_exif
 
 Picture: TypeAlias = Image.Image | NDArray[Any] | torch.Tensor
 """What a completed picture is: the kind that went in; a PIL image for a path."""

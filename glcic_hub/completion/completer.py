@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from glcic_hub.completion.receptive_field import MAX_SIDE, Box, LayerSpan, layer_spans, padded, plan, region
 from glcic_hub.files import first_line
-from glcic_hub.images import Patch, PilPixels, Pixels, to_unit
+from glcic_hub.images.processing import Patch, PilPixels, Pixels, to_unit
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.networks.layers import ConvNormAct
 from glcic_hub.networks.table_2 import TABLE_2, Row
-from glcic_hub.support import MAX_SIDE, Box, LayerSpan, layer_spans, padded, plan, region
 
 Source: TypeAlias = tuple[Pixels | PilPixels, NDArray[np.bool_]]
 """A picture, (H, W, 3) uint8 or float32 in [0, 1], and its hole, (H, W) boolean."""

@@ -14,19 +14,19 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
-from glcic_hub.comparison import side_by_side
-from glcic_hub.convert import convert
-from glcic_hub.demo_folder import use_own_folder
+from glcic_hub.batch import complete_folder, join_processes
+from glcic_hub.data.photographs import open_photographs
+from glcic_hub.demo.folder import use_own_folder
 from glcic_hub.evaluation.methods import ALL_BASELINES, FAST_BASELINES, fingerprint, make_methods, model_names
 from glcic_hub.evaluation.protocol import HOLES, Protocol
-from glcic_hub.export import export
-from glcic_hub.folders import complete_folder, join_processes
-from glcic_hub.model_files import save_model
-from glcic_hub.picture_files import check_output, save_picture
+from glcic_hub.hub.convert import convert
+from glcic_hub.hub.export import export
+from glcic_hub.hub.model_files import save_model
+from glcic_hub.images.before_after import side_by_side
+from glcic_hub.images.files import check_output, save_picture
+from glcic_hub.images.samples import load_sample
 from glcic_hub.pipeline import GLCICPipeline
 from glcic_hub.publish import push_model, push_space
-from glcic_hub.samples import load_sample
-from glcic_hub.training.photographs import open_photographs
 from glcic_hub.training.recipe import DEFAULT_RECIPE, Recipe, recipe_names
 from glcic_hub.version import __version__
 
@@ -427,7 +427,7 @@ def _bench(options: argparse.Namespace) -> int:
     names = ("width", "device", "sizes", "hole_sizes", "full_frame_up_to", "runs")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     with _needs("bench", "the benchmark"):
-        from glcic_hub.benchmark import benchmark
+        from glcic_hub.evaluation.speed import benchmark
 
         tables = benchmark(options.output, compile=options.compile, **given)
     print(tables, end="")
@@ -436,8 +436,8 @@ def _bench(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from glcic_hub.evaluation import perceptual
+    from glcic_hub.evaluation.evaluate import evaluate
     from glcic_hub.evaluation.report import as_markdown, write_report  # SciPy's statistics take a second
-    from glcic_hub.evaluation.run import evaluate
 
     accelerator = join_processes()
     if accelerator.num_processes > 1 and options.device is None:
@@ -537,7 +537,7 @@ def _demo(options: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C, and removes its files
     use_own_folder()
     with _needs("demo", "the demo"):
-        from glcic_hub.demo import launch, make_demo
+        from glcic_hub.demo.app import launch, make_demo
     launch(make_demo(options.model), host=options.host, port=options.port, share=options.share)
     return OK
 

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from glcic_hub.completion import Completer
-from glcic_hub.images import LEAST_SIDE, Patch, PilPixels, Pixels, to_unit
-from glcic_hub.support import REACH, Box, bounds, far_apart, plan
+from glcic_hub.completion.completer import Completer
+from glcic_hub.completion.receptive_field import REACH, Box, bounds, far_apart, plan
+from glcic_hub.images.processing import LEAST_SIDE, Patch, PilPixels, Pixels, to_unit
 
 COARSE_THICKNESS = 128
 """Holes are made at most so thick in the smaller copy, in pixels: as large as the paper trains with."""
