@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list, gather_object
 from tqdm.auto import tqdm
 
+from glcic_hub.distributed import join_processes
 from glcic_hub.files import first_line
-from glcic_hub.images.files import check_output, find_pictures, save_picture
+from glcic_hub.images.files import check_output, find_pictures, masks_by_name, save_picture
 from glcic_hub.pipeline import Blend, Detail, GLCICPipeline, LargeHoles
-
-LONGEST_WAIT = timedelta(weeks=4)
-"""How long a process waits for those that have slower pictures."""
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".webp", ".tif", ".tiff"})
 
@@ -39,18 +33,6 @@ class Outcome(NamedTuple):
     kept: int  # were in the output folder already
     failures: list[Failure]
     seconds: float
-
-
-def join_processes() -> Accelerator:
-    """Joins the other processes if `accelerate launch` started several; gives this one's place and device.
-
-    Raises:
-        ValueError: There are several, and they cannot be joined.
-    """
-    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)])
-    if accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError("several processes, and no GPUs; with ACCELERATE_USE_CPU=true they share the processor")
-    return accelerator
 
 
 def complete_folder(
@@ -139,26 +121,6 @@ def complete_folder(
         gather_object(failures),
         max(gather_object([time.perf_counter() - begin])),
     )
-
-
-def masks_by_name(folder: Path) -> Callable[[Path], Path]:
-    """What gives the mask in a folder for a picture's name, whatever their suffixes; a ValueError without one.
-
-    Raises:
-        FileNotFoundError: `folder` is not a folder.
-        ValueError: It holds no pictures.
-    """
-    masks: dict[Path, list[Path]] = {}
-    for path in find_pictures(folder):
-        masks.setdefault(path.relative_to(folder).with_suffix(""), []).append(path)
-
-    def mask_of(picture: Path) -> Path:
-        name = picture.with_suffix("")
-        if len(masks.get(name, ())) != 1:
-            raise ValueError(f"{folder} holds {'several masks' if name in masks else 'no mask'} called {name}")
-        return masks[name][0]
-
-    return mask_of
 
 
 def _lossless_name(name: Path) -> Path:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from glcic_hub.completion.blending import blend_patches, blend_poisson, fast_marching
-from glcic_hub.completion.receptive_field import far_apart, plan
+from glcic_hub.completion.tiling import far_apart, plan
 from glcic_hub.images.processing import Patch
 from tests.conftest import make_photo
 

@@ -14,8 +14,9 @@ from skimage import data
 from glcic_hub import GLCICPipeline
 from glcic_hub.completion.blending import blend_patches
 from glcic_hub.completion.coarse_to_fine import out_of_reach
-from glcic_hub.completion.receptive_field import REACH, Box
+from glcic_hub.completion.receptive_field import REACH
 from glcic_hub.evaluation.metrics import hole_metrics
+from glcic_hub.images.boxes import Box
 from glcic_hub.images.processing import Patch
 from glcic_hub.pipeline import PIXELS_AT_ONCE
 

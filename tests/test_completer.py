@@ -15,7 +15,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from glcic_hub.completion.completer import Completer
-from glcic_hub.completion.receptive_field import Box, multiply_adds
+from glcic_hub.completion.receptive_field import multiply_adds
+from glcic_hub.images.boxes import Box
 from glcic_hub.images.processing import to_unit
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 from glcic_hub.networks.completion import composite

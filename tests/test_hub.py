@@ -24,9 +24,9 @@ from safetensors.torch import load_file, save_file
 from glcic_hub import GLCICPipeline
 from glcic_hub.cli.main import main
 from glcic_hub.completion import _exemplars
+from glcic_hub.demo.space import write_space
 from glcic_hub.hub.model_files import load_model
 from glcic_hub.pipeline import PRETRAINED
-from glcic_hub.publish import write_space
 from tests.conftest import ENVIRONMENT, ROOT, free_port, wait_for_answer
 from tests.hub_client import digests
 from tests.local_hub import TOKEN, LocalHub, serve_hub

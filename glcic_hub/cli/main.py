@@ -14,9 +14,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 
-from glcic_hub.batch import complete_folder, join_processes
+from glcic_hub.batch import complete_folder
 from glcic_hub.data.photographs import open_photographs
 from glcic_hub.demo.folder import use_own_folder
+from glcic_hub.demo.space import push_space
+from glcic_hub.distributed import join_processes
 from glcic_hub.evaluation.methods import ALL_BASELINES, FAST_BASELINES, fingerprint, make_methods, model_names
 from glcic_hub.evaluation.protocol import HOLES, Protocol
 from glcic_hub.hub.convert import convert
@@ -26,7 +28,7 @@ from glcic_hub.images.before_after import side_by_side
 from glcic_hub.images.files import check_output, save_picture
 from glcic_hub.images.samples import load_sample
 from glcic_hub.pipeline import GLCICPipeline
-from glcic_hub.publish import push_model, push_space
+from glcic_hub.publish import push_model
 from glcic_hub.training.recipe import DEFAULT_RECIPE, Recipe, recipe_names
 from glcic_hub.version import __version__
 
@@ -368,15 +370,9 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
 
 
 def _study(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    from glcic_hub.evaluation.study import (
-        Study,
-        check_new,
-        make_app,
-        prepare_study,
-        results,
-        results_as_markdown,
-        write_results,
-    )
+    from glcic_hub.evaluation.study import Study, check_new, prepare_study
+    from glcic_hub.evaluation.study_page import make_app
+    from glcic_hub.evaluation.study_results import results, results_as_markdown, write_results
 
     if options.photographs is not None and options.results:
         parser.error("--results is for a study that was begun, without --photographs")

@@ -10,7 +10,7 @@ import pyamg
 import scipy.sparse
 from numpy.typing import NDArray
 
-from glcic_hub.completion.receptive_field import far_apart
+from glcic_hub.completion.tiling import far_apart
 from glcic_hub.images.processing import Patch, PilPixels, Pixels, to_unit
 
 TELEA_RADIUS = 3

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glcic_hub.completion.completer import Completer
-from glcic_hub.completion.receptive_field import REACH, Box, bounds, far_apart, plan
+from glcic_hub.completion.receptive_field import REACH
+from glcic_hub.completion.tiling import far_apart, plan
+from glcic_hub.images.boxes import Box, bounds
 from glcic_hub.images.processing import LEAST_SIDE, Patch, PilPixels, Pixels, to_unit
 
 COARSE_THICKNESS = 128

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from glcic_hub.completion.receptive_field import MAX_SIDE, Box, LayerSpan, layer_spans, padded, plan, region
+from glcic_hub.completion.receptive_field import LayerSpan, layer_spans, padded, region
+from glcic_hub.completion.tiling import MAX_SIDE, plan
 from glcic_hub.files import first_line
+from glcic_hub.images.boxes import Box
 from glcic_hub.images.processing import Patch, PilPixels, Pixels, to_unit
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.networks.layers import ConvNormAct

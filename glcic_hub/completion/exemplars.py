@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from glcic_hub.completion import _exemplars
 from glcic_hub.completion.blending import blend_patches, fast_marching
 from glcic_hub.completion.completer import Completer
-from glcic_hub.completion.receptive_field import Box, bounds, far_apart
+from glcic_hub.completion.tiling import far_apart
+from glcic_hub.images.boxes import Box, bounds
 from glcic_hub.images.processing import LEAST_SIDE, Patch, PilPixels, Pixels, to_uint8, to_unit
 
 Bytes: TypeAlias = NDArray[np.uint8]

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm.auto import tqdm
 
-from glcic_hub.batch import join_processes
 from glcic_hub.data.photographs import Folder, Photograph
+from glcic_hub.distributed import join_processes
 from glcic_hub.evaluation import perceptual
 from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.metrics import METRICS, Metric, hole_metrics

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from glcic_hub.batch import masks_by_name
 from glcic_hub.data.photographs import Folder, Photograph, file_of
 from glcic_hub.evaluation.metrics import SSIM_WINDOW
-from glcic_hub.images.files import READ_FORMATS
+from glcic_hub.images.files import READ_FORMATS, masks_by_name
 from glcic_hub.images.masks import Rectangle, open_mask, random_rectangle, random_strokes
 from glcic_hub.images.processing import open_picture, to_uint8
 

@@ -24,9 +24,11 @@ from torch.nn import functional
 
 from glcic_hub.completion.blending import TELEA_RADIUS
 from glcic_hub.completion.completer import Completer, best_dtype, open_device
-from glcic_hub.completion.receptive_field import Box, multiply_adds, plan
+from glcic_hub.completion.receptive_field import multiply_adds
+from glcic_hub.completion.tiling import plan
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import write_whole
+from glcic_hub.images.boxes import Box
 from glcic_hub.images.processing import to_unit
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 from glcic_hub.networks.table_2 import PAPER_WIDTH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,26 @@ def find_pictures(folder: Path) -> list[Path]:
     if not paths:
         raise ValueError(f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
     return paths
+
+
+def masks_by_name(folder: Path) -> Callable[[Path], Path]:
+    """What gives the mask in a folder for a picture's name, whatever their suffixes; a ValueError without one.
+
+    Raises:
+        FileNotFoundError: `folder` is not a folder.
+        ValueError: It holds no pictures.
+    """
+    masks: dict[Path, list[Path]] = {}
+    for path in find_pictures(folder):
+        masks.setdefault(path.relative_to(folder).with_suffix(""), []).append(path)
+
+    def mask_of(picture: Path) -> Path:
+        name = picture.with_suffix("")
+        if len(masks.get(name, ())) != 1:
+            raise ValueError(f"{folder} holds {'several masks' if name in masks else 'no mask'} called {name}")
+        return masks[name][0]
+
+    return mask_of
 
 
 def load_image(path: str | Path) -> Image.Image:

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glcic_hub.completion.receptive_field import Box
 from glcic_hub.files import first_line
+from glcic_hub.images.boxes import Box
 from glcic_hub.images.files import load_image, load_pixels, orientation_of, read_exif
 
 Picture: TypeAlias = Image.Image | NDArray[Any] | torch.Tensor
