@@ -17,8 +17,9 @@ sample: $(VENV)/.installed  ## complete a sample photograph
 
 card: $(VENV)/.installed  ## make the packaged weights' model card and its picture anew
 	$(VENV)/bin/python -c "from pathlib import Path; from glcic_hub import GLCICPipeline; \
-	    from glcic_hub.hub.card import write_card; \
-	    write_card(Path('glcic_hub/pretrained'), GLCICPipeline.from_pretrained(), name='')"
+	    from glcic_hub.hub.card import write_card; from glcic_hub.pipeline import card_image; \
+	    pipe = GLCICPipeline.from_pretrained(); \
+	    write_card(Path('glcic_hub/pretrained'), pipe.config, card_image(pipe), name='')"
 
 test: $(VENV)/.installed-dev browser  ## run the tests
 	$(VENV)/bin/python -m pytest

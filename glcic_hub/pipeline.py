@@ -19,11 +19,13 @@ from glcic_hub.completion.completer import Completer, best_dtype, open_device
 from glcic_hub.completion.exemplars import complete_from_exemplars
 from glcic_hub.completion.receptive_field import REACH
 from glcic_hub.config import GLCICConfig
-from glcic_hub.hub.card import UNNAMED, name_card, write_card
+from glcic_hub.hub.card import name_card, write_card
 from glcic_hub.hub.model_files import MODEL_FILES, load_model, save_model
 from glcic_hub.hub.transfer import fetch_model, make_repository, push_folder
+from glcic_hub.images.before_after import side_by_side
 from glcic_hub.images.masks import open_mask, transparent_pixels
 from glcic_hub.images.processing import OpenedPicture, Picture, PictureLike, open_picture
+from glcic_hub.images.samples import load_sample
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 
 if TYPE_CHECKING:
@@ -168,7 +170,7 @@ class GLCICPipeline:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             self.save_pretrained(folder)
-            write_card(folder, self, UNNAMED)  # what cannot be uploaded leaves no repository behind
+            write_card(folder, self.config, card_image(self))  # what cannot be uploaded leaves no repository behind
             repository = make_repository(repo_id, private=private, token=token)
             name_card(folder, repository)
             return push_folder(
@@ -286,6 +288,12 @@ class GLCICPipeline:
                 raise
             sizes = ", ".join(f"{one.hole.shape[1]}x{one.hole.shape[0]}" for one in opened)
             raise MemoryError(f"not enough memory on {self.device} for {sizes} pixels") from None
+
+
+def card_image(pipe: GLCICPipeline) -> Image.Image:
+    """The image of a model's card: a sample photograph with its hole, as the model completes it, and as it was."""
+    image, mask = load_sample("rocket")
+    return side_by_side(image, mask, pipe(image, mask))
 
 
 class _Opened(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 from glcic_hub.hub.card import CARD_FILE, CARD_PICTURE, UNNAMED, name_card, write_card
 from glcic_hub.hub.model_files import MODEL_FILES
 from glcic_hub.hub.transfer import make_repository, push_folder
-from glcic_hub.pipeline import GLCICPipeline
+from glcic_hub.pipeline import GLCICPipeline, card_image
 
 
 def push_model(
@@ -51,7 +51,7 @@ def push_model(
             if (folder / file).is_file():
                 shutil.copy(folder / file, upload)
         if not (upload / CARD_FILE).exists():
-            write_card(upload, pipe, UNNAMED)
+            write_card(upload, pipe.config, card_image(pipe))
         name_card(upload, UNNAMED)  # what cannot be uploaded leaves no repository behind
         repository = make_repository(name, private=private, token=token)
         name_card(upload, repository)

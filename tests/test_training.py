@@ -47,7 +47,7 @@ def small_cards() -> Iterator[None]:
     """A small sample for the cards: a picture is completed with every model that is saved, and here a hundred are."""
     sample = Image.fromarray(make_photo(46, 61)), Image.fromarray(make_hole(46, 61))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("glcic_hub.hub.card.load_sample", lambda _: sample)
+        patch.setattr("glcic_hub.pipeline.load_sample", lambda _: sample)
         yield
 
 

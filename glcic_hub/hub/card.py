@@ -6,24 +6,21 @@ from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
+from PIL import Image
 
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import write_whole
 from glcic_hub.hub.export import OPSET
-from glcic_hub.images.before_after import side_by_side
 from glcic_hub.images.files import save_picture
-from glcic_hub.images.samples import load_sample
-
-if TYPE_CHECKING:
-    from glcic_hub.pipeline import GLCICPipeline
+from glcic_hub.networks import CompletionNetwork
 
 CARD_FILE = "README.md"
 CARD_PICTURE = "before-after.jpg"
-SAMPLE = "rocket"
 UNNAMED = "path/of/this/folder"
 """Stands in a card for the model's name, as long as it has none."""
 
@@ -31,21 +28,20 @@ METRICS = {"psnr": "PSNR in the hole, dB", "ssim": "SSIM in the hole", "texture"
 TAGS = ["image-completion", "image-inpainting", "inpainting", "object-removal", "glcic"]
 
 
-def write_card(folder: Path, pipe: GLCICPipeline, name: str = UNNAMED) -> None:
-    """Writes the card of a model, and a picture that the model completed.
+def write_card(folder: Path, config: GLCICConfig, image: Image.Image, name: str = UNNAMED) -> None:
+    """Writes the card of a model, and an image that shows what the model does.
 
     Args:
         folder: The model folder.
-        pipe: The model; what its config says of the training stands in the card.
+        config: The model's; the card repeats what it says of the training.
+        image: Hole, result and original in a row, as `pipeline.card_image` makes it.
         name: `user/name` on the Hub; empty for the model that comes with the package.
 
     Raises:
         OSError: They cannot be written.
     """
-    image, mask = load_sample(SAMPLE)
-    picture = side_by_side(image, mask, pipe(image, mask))
-    save_picture(picture, folder / CARD_PICTURE, overwrite=True)
-    text = f"---\n{card_data(pipe.config, name).to_yaml()}\n---\n\n{_body(pipe, name)}"
+    save_picture(image, folder / CARD_PICTURE, overwrite=True)
+    text = f"---\n{card_data(config, name).to_yaml()}\n---\n\n{_body(config, name)}"
     write_whole(folder / CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
 
@@ -92,8 +88,9 @@ def card_data(config: GLCICConfig, name: str) -> ModelCardData:
     )
 
 
-def _body(pipe: GLCICPipeline, name: str) -> str:
-    config = pipe.config
+def _body(config: GLCICConfig, name: str) -> str:
+    with torch.device("meta"):  # takes no memory
+        network = CompletionNetwork(config.width, config.mean_pixel, config.order)
     training = config.training or {}
     template = resources.files("glcic_hub.hub") / "model_card_template.md"
     return Template(template.read_text(encoding="utf-8")).substitute(
@@ -102,7 +99,7 @@ def _body(pipe: GLCICPipeline, name: str) -> str:
         title=training.get("title", "Image completion, trained with glcic-hub"),
         width=config.width,
         opset=OPSET,
-        megabytes=f"{4e-6 * sum(parameter.numel() for parameter in pipe.network.parameters()):.0f}",
+        megabytes=f"{4e-6 * sum(parameter.numel() for parameter in network.parameters()):.0f}",
         option=f" --model {name}" if name else "",
         mean_pixel=", ".join(f"{value:.4f}" for value in config.mean_pixel),
         training=_training(training) if training else "What it was trained on was not recorded.",

@@ -22,7 +22,7 @@ from glcic_hub.hub.card import UNNAMED, write_card
 from glcic_hub.hub.model_files import save_model
 from glcic_hub.hub.transfer import push_folder
 from glcic_hub.networks import CompletionNetwork
-from glcic_hub.pipeline import GLCICPipeline
+from glcic_hub.pipeline import GLCICPipeline, card_image
 from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.run_folder import Run
 from glcic_hub.training.steps import Batch, Networks, completion_step, discriminator_step, joint_step
@@ -206,7 +206,7 @@ class Loop:
         save_model(folder, config, completion, *discriminators, dtype=torch.float16)
         self.recipe.save(folder / "recipe.yaml")
         try:
-            write_card(folder, self._pipeline(config), self.repository or UNNAMED)
+            write_card(folder, config, card_image(self._pipeline(config)), self.repository or UNNAMED)
         except FloatingPointError as error:
             raise FloatingPointError(self._diverged(f"{error}, after step {done}")) from None
 
