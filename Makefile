@@ -35,10 +35,11 @@ browser:  ## install Chromium, which root can do where there is apt-get, unless 
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium || true; \
 	fi >/dev/null
 
-lint: $(VENV)/.installed-dev  ## check style and types
+lint: $(VENV)/.installed-dev  ## check style, types and which folder imports which
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 format: $(VENV)/.installed-dev  ## put the code in shape
 	$(VENV)/bin/ruff format .
