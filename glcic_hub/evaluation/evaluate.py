@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,7 +25,7 @@ from glcic_hub.evaluation import perceptual
 from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.metrics import METRICS, Metric, hole_metrics
 from glcic_hub.evaluation.protocol import HOLES, Case, Protocol, case_opener, short_name
-from glcic_hub.files import first_line, printable, write_whole
+from glcic_hub.files import first_line, printable, write_text, write_whole
 from glcic_hub.images.files import find_pictures
 from glcic_hub.images.processing import to_uint8
 
@@ -254,7 +253,7 @@ def _begin(output: Path, identity: dict[str, Any]) -> None:
     if not file.exists():
         if any(output.glob("records-*.jsonl")):
             raise ValueError(f"{output} holds records of something else; give another folder")
-        write_whole(file, lambda path: path.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8"))
+        write_text(file, json.dumps(identity, indent=2) + "\n")
         return
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
@@ -271,7 +270,7 @@ def _drop_unfinished_lines(output: Path) -> None:
         content = file.read_text(encoding="utf-8")
         if content and not content.endswith("\n"):
             whole = content[: content.rfind("\n") + 1]
-            write_whole(file, partial(Path.write_text, data=whole, encoding="utf-8"))
+            write_text(file, whole)
 
 
 def _read_records(output: Path) -> list[dict[str, Any]]:

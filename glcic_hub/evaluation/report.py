@@ -17,7 +17,7 @@ from scipy.stats import bootstrap
 from glcic_hub.evaluation.evaluate import ALL_METRICS, Evaluation
 from glcic_hub.evaluation.metrics import mean_of_defined
 from glcic_hub.evaluation.perceptual import frechet_distance, from_text
-from glcic_hub.files import write_whole
+from glcic_hub.files import write_text
 
 IN_HOLE = ("psnr", "ssim", "texture", "efficientnet", "l1", "seam", "lightness", "a", "b")
 WHOLE = ("psnr_whole", "ssim_whole", "l1_whole")
@@ -196,8 +196,8 @@ def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
         failures=[_failure(failure) for failure in evaluation.failures],
         pictures=pictures,
     )
-    write_whole(output / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
-    write_whole(output / "results.md", lambda path: path.write_text(as_markdown(evaluation), encoding="utf-8"))
+    write_text(output / "report.html", page)
+    write_text(output / "results.md", as_markdown(evaluation))
 
 
 def _plain(value: float) -> float | None:

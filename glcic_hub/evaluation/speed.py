@@ -27,7 +27,7 @@ from glcic_hub.completion.completer import Completer, best_dtype, open_device
 from glcic_hub.completion.receptive_field import multiply_adds
 from glcic_hub.completion.tiling import plan
 from glcic_hub.config import GLCICConfig
-from glcic_hub.files import write_whole
+from glcic_hub.files import write_text, write_whole
 from glcic_hub.images.boxes import Box
 from glcic_hub.images.processing import to_unit
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
@@ -111,7 +111,7 @@ def benchmark(
         memory = list(_memory(networks, sizes, full_frame_up_to))
         text += ["Peak memory above the picture and its mask, MiB", _table(memory)]
     tables = "\n\n".join(text) + "\n"
-    write_whole(output / "benchmark.md", lambda path: path.write_text(tables))
+    write_text(output / "benchmark.md", tables)
     write_whole(output / "benchmark.svg", partial(_plot, rows, holes))
     return tables
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from scipy.stats import binomtest
 
 from glcic_hub.evaluation.study import ANSWERS, REAL, Study
-from glcic_hub.files import write_whole
+from glcic_hub.files import write_text
 
 LEAST_FOR_REMARK = 6
 """Equal answers by which a rater stands out; by chance half the raters' first two are."""
@@ -145,8 +145,8 @@ def write_results(study: Study, found: Results) -> None:
         ],
     )
     text = results_as_markdown(study, found)
-    write_whole(study.folder / "results.html", lambda path: path.write_text(page, encoding="utf-8"))
-    write_whole(study.folder / "results.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(study.folder / "results.html", page)
+    write_text(study.folder / "results.md", text)
 
 
 def _plot(found: Results) -> str:

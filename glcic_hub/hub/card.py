@@ -14,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from PIL import Image
 
 from glcic_hub.config import GLCICConfig
-from glcic_hub.files import write_whole
+from glcic_hub.files import write_text
 from glcic_hub.hub.export import OPSET
 from glcic_hub.images.files import save_picture
 from glcic_hub.networks import CompletionNetwork
@@ -42,7 +42,7 @@ def write_card(folder: Path, config: GLCICConfig, image: Image.Image, name: str 
     """
     save_picture(image, folder / CARD_PICTURE, overwrite=True)
     text = f"---\n{card_data(config, name).to_yaml()}\n---\n\n{_body(config, name)}"
-    write_whole(folder / CARD_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(folder / CARD_FILE, text)
 
 
 def name_card(folder: Path, name: str) -> None:
@@ -57,7 +57,7 @@ def name_card(folder: Path, name: str) -> None:
         text = path.read_text(encoding="utf-8").replace(UNNAMED, name)
     except UnicodeDecodeError:
         raise ValueError(f"the model card {CARD_FILE} is not UTF-8") from None
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text)
 
 
 def card_data(config: GLCICConfig, name: str) -> ModelCardData:

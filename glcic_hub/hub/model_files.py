@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from glcic_hub.config import GLCICConfig
-from glcic_hub.files import read_small, write_whole
+from glcic_hub.files import read_small, write_text, write_whole
 from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
 
 CONFIG_FILE = "config.json"
@@ -57,7 +57,7 @@ def save_model(
             path.unlink(missing_ok=True)
         else:
             _save_weights(path, module, dtype)
-    write_whole(folder / CONFIG_FILE, lambda path: path.write_text(config.to_json(), encoding="utf-8"))
+    write_text(folder / CONFIG_FILE, config.to_json())
 
 
 def _save_weights(path: Path, network: nn.Module, dtype: torch.dtype) -> None:

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 from PIL import Image
 
-from glcic_hub.files import first_line, printable, write_whole
+from glcic_hub.files import first_line, printable, write_text, write_whole
 from glcic_hub.training.recipe import Recipe
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d{8,}")
@@ -43,7 +43,7 @@ class Run:
         for folder in (self.best, self.grids):
             shutil.rmtree(folder, ignore_errors=True)
         recipe.save(self.recipe_file)
-        _write_text(self.facts_file, json.dumps(facts, indent=2) + "\n")
+        write_text(self.facts_file, json.dumps(facts, indent=2) + "\n")
 
     def facts(self) -> dict[str, Any]:
         """What was found out when the run began: data, mean pixel."""
@@ -159,14 +159,14 @@ class Run:
     def cut_log(self, step: int) -> None:
         """Drops the lines after a step, which a resumed run writes again."""
         lines = [json.dumps(entry) + "\n" for entry in self.read_log() if entry["step"] <= step]
-        _write_text(self.log_file, "".join(lines))
+        write_text(self.log_file, "".join(lines))
 
     def note_unreadable(self, names: Iterable[str]) -> tuple[int, list[str]]:
         """Adds the names of photographs that cannot be read to a list; returns its length and those that are new."""
         known = self.unreadable_file.read_text(encoding="utf-8").splitlines() if self.unreadable_file.exists() else []
         new = sorted({printable(name) for name in names} - set(known))
         if new:
-            _write_text(self.unreadable_file, "".join(f"{name}\n" for name in [*known, *new]))
+            write_text(self.unreadable_file, "".join(f"{name}\n" for name in [*known, *new]))
         return len(known) + len(new), new
 
     def plot(self, recipe: Recipe) -> None:
@@ -188,7 +188,3 @@ class Run:
             for end in recipe.phase_ends[:2]:
                 axes.axvline(end, color="grey", linestyle=":", linewidth=1)
         write_whole(self.folder / "losses.png", lambda path: figure.savefig(path, dpi=100))
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
