@@ -15,7 +15,7 @@ from PIL import Image
 
 from glcic_hub.completion.blending import blend_patches
 from glcic_hub.completion.coarse_to_fine import complete_coarse_to_fine, out_of_reach
-from glcic_hub.completion.completer import Completer, best_dtype, open_device
+from glcic_hub.completion.completer import Completer, best_dtype, is_out_of_memory, open_device
 from glcic_hub.completion.exemplars import complete_from_exemplars
 from glcic_hub.completion.receptive_field import REACH
 from glcic_hub.config import GLCICConfig
@@ -283,8 +283,8 @@ class GLCICPipeline:
                     patches = blend_patches(one.picture.rgb, patches, one.hole)
                 completed.append(one.picture.put(patches, one.opaque))
             return completed
-        except RuntimeError as error:  # torch has an exception of its own for the GPU's memory, none for the CPU's
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
                 raise
             sizes = ", ".join(f"{one.hole.shape[1]}x{one.hole.shape[0]}" for one in opened)
             raise MemoryError(f"not enough memory on {self.device} for {sizes} pixels") from None

@@ -39,6 +39,11 @@ def open_device(device: str | torch.device | None) -> torch.device:
     return opened
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device's memory gave out: PyTorch has an exception for that on a GPU, none on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 def best_dtype(device: torch.device) -> torch.dtype:
     """The precision that a device is fastest in, among those that give the same picture for the eye.
 

@@ -19,6 +19,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import nn
 
+from glcic_hub.completion.completer import is_out_of_memory
 from glcic_hub.config import GLCICConfig
 from glcic_hub.data.photographs import Folder, Photograph, Stream, hold_out, measure_mean_pixel, open_photographs
 from glcic_hub.files import first_line, printable
@@ -373,7 +374,7 @@ def _failures_explained(run: Run) -> Iterator[None]:
     except OSError as error:
         raise OSError(f"{first_line(error)}; {run.last_good()}") from None
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        if is_out_of_memory(error):
             hint = "cut batches into parts (accumulation) or make them smaller (batch_size)"
             raise MemoryError(f"not enough memory: {first_line(error)}; {hint}; {run.last_good()}") from None
         if "DataLoader worker" in str(error):
