@@ -116,7 +116,7 @@ def _training(training: Mapping[str, Any]) -> str:
         *(f"| {title} | {training[key]} |" for key, title in rows.items() if key in training),
     ]
     if "recipe" not in training:
-        return "\n".join(["| | |", "|---|---|", *lines])
+        return "\n".join(lines)
     recipe = yaml.safe_dump(dict(training["recipe"]), sort_keys=False)
     return "\n".join(lines) + f"\n\nRecipe:\n\n```yaml\n{recipe}```"
 
