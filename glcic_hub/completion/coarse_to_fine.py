@@ -12,7 +12,7 @@ from glcic_hub.completion.completer import Completer
 from glcic_hub.completion.receptive_field import REACH
 from glcic_hub.completion.tiling import far_apart, plan
 from glcic_hub.images.boxes import Box, bounds
-from glcic_hub.images.processing import LEAST_SIDE, Patch, PilPixels, Pixels, to_unit
+from glcic_hub.images.processing import MIN_IMAGE_SIDE, Patch, PilPixels, Pixels, to_unit
 
 COARSE_THICKNESS = 128
 """Holes are made at most so thick in the smaller copy, in pixels: as large as the paper trains with."""
@@ -83,7 +83,7 @@ def _complete_smaller(
 ) -> NDArray[np.float32]:
     """Completes a picture in a copy `scale` times smaller, and brings that back to the picture's size."""
     height, width = hole.shape
-    smaller = (max(LEAST_SIDE, -(-width // scale)), max(LEAST_SIDE, -(-height // scale)))
+    smaller = (max(MIN_IMAGE_SIDE, -(-width // scale)), max(MIN_IMAGE_SIDE, -(-height // scale)))
     known = (~hole).astype(np.float32)
     weight = cv2.resize(known, smaller, interpolation=cv2.INTER_AREA)
     total = cv2.resize(image * known[..., None], smaller, interpolation=cv2.INTER_AREA)

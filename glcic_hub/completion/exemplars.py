@@ -28,7 +28,8 @@ from glcic_hub.completion.blending import blend_patches, fast_marching
 from glcic_hub.completion.completer import Completer
 from glcic_hub.completion.tiling import far_apart
 from glcic_hub.images.boxes import Box, bounds
-from glcic_hub.images.processing import LEAST_SIDE, Patch, PilPixels, Pixels, to_uint8, to_unit
+from glcic_hub.images.processing import MIN_IMAGE_SIDE as LEAST_SIDE
+from glcic_hub.images.processing import Patch, PilPixels, Pixels, to_uint8, to_unit
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Hole: TypeAlias = NDArray[np.bool_]

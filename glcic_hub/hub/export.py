@@ -18,7 +18,7 @@ from glcic_hub.networks.completion import composite
 from glcic_hub.networks.table_2 import STRIDE
 
 OPSET = 18
-LEAST_SIDE = 5
+MIN_EXPORT_SIDE = 5
 """Pixels; with 4 the lowest resolution would have a length of 1, which exporters treat as a case of its own."""
 
 
@@ -69,7 +69,7 @@ def export_program(network: CompletionNetwork) -> ExportedProgram:
         network: The completion network.
     """
     example = torch.zeros(2, 3, 37, 42), torch.zeros(2, 1, 37, 42)
-    batch, height, width = Dim("batch", min=1), Dim("height", min=LEAST_SIDE), Dim("width", min=LEAST_SIDE)
+    batch, height, width = Dim("batch", min=1), Dim("height", min=MIN_EXPORT_SIDE), Dim("width", min=MIN_EXPORT_SIDE)
     axes = {0: batch, 2: height, 3: width}
     return torch.export.export(PictureCompletion(network).eval(), example, dynamic_shapes=(axes, axes))
 

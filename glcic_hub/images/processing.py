@@ -25,7 +25,7 @@ PictureLike: TypeAlias = str | Path | Picture
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 """(H, W, 3) RGB: 0 to 255 as uint8, or [0, 1] as float32."""
 
-LEAST_SIDE = 4
+MIN_IMAGE_SIDE = 4
 """The least height and width in pixels: below, the network has not a single position at its lowest resolution."""
 
 _EDITABLE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"})
@@ -109,8 +109,8 @@ def open_picture(image: PictureLike) -> OpenedPicture:
     else:
         raise ValueError(f"image must be a path, PIL image, NumPy array or tensor, not {type(image).__name__}")
     height, width = opened.rgb.shape[:2]
-    if min(height, width) < LEAST_SIDE:
-        raise ValueError(f"image is {width}x{height} pixels; the least is {LEAST_SIDE}x{LEAST_SIDE}")
+    if min(height, width) < MIN_IMAGE_SIDE:
+        raise ValueError(f"image is {width}x{height} pixels; the least is {MIN_IMAGE_SIDE}x{MIN_IMAGE_SIDE}")
     return opened
 
 
