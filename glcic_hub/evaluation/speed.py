@@ -7,7 +7,7 @@ import multiprocessing
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,14 +19,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
-from skimage.restoration import inpaint_biharmonic
 from torch.nn import functional
 
-from glcic_hub.completion.blending import TELEA_RADIUS
 from glcic_hub.completion.completer import Completer, best_dtype, open_device
 from glcic_hub.completion.receptive_field import multiply_adds
 from glcic_hub.completion.tiling import plan
 from glcic_hub.config import GLCICConfig
+from glcic_hub.evaluation.methods import FILLS
 from glcic_hub.files import write_text, write_whole
 from glcic_hub.images.boxes import Box
 from glcic_hub.images.processing import to_unit
@@ -39,14 +38,14 @@ HOLE_SIZES = (16, 32, 64, 128, 256, 512)
 HOLE = 128
 """Side of the hole in pixels, as in the paper's table 4."""
 
-PATCH_RADIUS = 3
-"""Of PatchMatch's patches, in pixels; the value of its package's examples."""
-
 LONG = 20.0
 """What takes so many seconds is not run a third time."""
 
 HOLES = 10
 """How many holes the memory is also measured for."""
+
+OPENCV = ("Telea", "Navier-Stokes")
+"""Fills that are fast enough for all sizes."""
 
 Work: TypeAlias = Callable[[], Any]
 Row: TypeAlias = dict[str, float | str]
@@ -171,7 +170,7 @@ def _by_picture_size(networks: _Networks, sizes: Sequence[int], full_frame_up_to
     for size in sizes:
         rgb, hole = _picture(size)
         kinds = networks.whole(rgb, hole) if size <= full_frame_up_to else {}
-        yield {"picture": f"{size}²"} | measure(kinds | networks.regions(rgb, hole) | _opencv(rgb, hole), runs)
+        yield {"picture": f"{size}²"} | measure(kinds | networks.regions(rgb, hole) | _others(OPENCV, rgb, hole), runs)
 
 
 def _ratios(networks: _Networks, row: Row) -> Row:
@@ -196,20 +195,16 @@ def _ratios(networks: _Networks, row: Row) -> Row:
 def _by_hole_size(networks: _Networks, hole_sizes: Sequence[int], runs: int) -> Iterator[Row]:
     for side in hole_sizes:
         rgb, hole = _picture(4 * max(hole_sizes), side)
-        yield {"hole": f"{side}²"} | measure(networks.regions(rgb, hole) | _opencv(rgb, hole), runs)
+        yield {"hole": f"{side}²"} | measure(networks.regions(rgb, hole) | _others(OPENCV, rgb, hole), runs)
 
 
 def _next_to_others(networks: _Networks, size: int, runs: int) -> Iterator[Row]:
-    from patchmatch import patch_match
-
     rgb, hole = _picture(size)
     name, completer = next(reversed(networks.completers.items()))
     kinds: dict[str, Work] = {
         name: partial(completer.complete, [(rgb, hole)]),
         "plain": partial(_whole, networks.plain, rgb, hole),
-        **_opencv(rgb, hole),
-        "PatchMatch": partial(patch_match.inpaint, rgb, hole, patch_size=PATCH_RADIUS),
-        "biharmonic": partial(inpaint_biharmonic, rgb, hole, channel_axis=-1),
+        **_others(FILLS, rgb, hole),
     }
     seconds = measure(kinds, runs)
     for kind, value in seconds.items():
@@ -293,10 +288,9 @@ def _status(entry: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(entry))
 
 
-def _opencv(rgb: NDArray[np.uint8], hole: NDArray[np.bool_]) -> dict[str, Work]:
+def _others(names: Iterable[str], rgb: NDArray[np.uint8], hole: NDArray[np.bool_]) -> dict[str, Work]:
     mask = hole.astype(np.uint8)
-    methods = {"Telea": cv2.INPAINT_TELEA, "Navier-Stokes": cv2.INPAINT_NS}
-    return {name: partial(cv2.inpaint, rgb, mask, TELEA_RADIUS, method) for name, method in methods.items()}
+    return {name: partial(FILLS[name], rgb, mask) for name in names}
 
 
 def _picture(size: int, hole_size: int = HOLE) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
