@@ -19,9 +19,9 @@ from glcic_hub.completion.completer import Completer, best_dtype, is_out_of_memo
 from glcic_hub.completion.exemplars import complete_from_exemplars
 from glcic_hub.completion.receptive_field import REACH
 from glcic_hub.config import GLCICConfig
-from glcic_hub.hub.card import name_card, write_card
-from glcic_hub.hub.model_files import MODEL_FILES, load_model, save_model
-from glcic_hub.hub.transfer import fetch_model, make_repository, push_folder
+from glcic_hub.hub.card import write_card
+from glcic_hub.hub.model_files import load_model, save_model
+from glcic_hub.hub.transfer import fetch_model, upload_model
 from glcic_hub.images.before_after import side_by_side
 from glcic_hub.images.masks import open_mask, transparent_pixels
 from glcic_hub.images.processing import OpenedPicture, Picture, PictureLike, open_picture
@@ -170,12 +170,8 @@ class GLCICPipeline:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             self.save_pretrained(folder)
-            write_card(folder, self.config, card_image(self))  # what cannot be uploaded leaves no repository behind
-            repository = make_repository(repo_id, private=private, token=token)
-            name_card(folder, repository)
-            return push_folder(
-                folder, repository, commit_message, token=token, create_pr=create_pr, replaces=MODEL_FILES
-            )
+            write_card(folder, self.config, card_image(self))
+            return upload_model(folder, repo_id, commit_message, private=private, token=token, create_pr=create_pr)
 
     def compile(self) -> None:
         """Compiles the network at its next use (`torch.compile`): minutes once, for calls that are faster on a GPU.

@@ -6,9 +6,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from glcic_hub.hub.card import CARD_FILE, CARD_PICTURE, UNNAMED, name_card, write_card
+from glcic_hub.hub.card import CARD_FILE, CARD_PICTURE, write_card
 from glcic_hub.hub.model_files import MODEL_FILES
-from glcic_hub.hub.transfer import make_repository, push_folder
+from glcic_hub.hub.transfer import upload_model
 from glcic_hub.pipeline import GLCICPipeline, card_image
 
 
@@ -27,20 +27,20 @@ def push_model(
 
     Args:
         folder: As the training or `GLCICPipeline.save_pretrained` wrote it.
-        name: `user/name`, or `name` for one of your own; made if it does not exist.
-        private: Of a new repository; None takes the account's default.
-        token: None takes the one of `hf auth login` or `HF_TOKEN`.
-        create_pr: Propose the commit as a pull request.
-        commit_message: Its first line.
+        name: As `repo_id` of `GLCICPipeline.push_to_hub`.
+        private: As for `GLCICPipeline.push_to_hub`.
+        token: As for `GLCICPipeline.push_to_hub`.
+        create_pr: As for `GLCICPipeline.push_to_hub`.
+        commit_message: As for `GLCICPipeline.push_to_hub`.
 
     Returns:
         The address of the commit, or of the pull request.
 
     Raises:
         FileNotFoundError: The folder holds no model.
-        ValueError: The model is broken, or `name` is not a name.
-        PermissionError: There is no token, or it is refused.
-        OSError: The Hub cannot be reached or fails.
+        ValueError: The model is broken, `name` is not a name, or the card is not UTF-8.
+        PermissionError: As for `GLCICPipeline.push_to_hub`.
+        OSError: As for `GLCICPipeline.push_to_hub`.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no model in {folder}: it is no folder")
@@ -52,7 +52,4 @@ def push_model(
                 shutil.copy(folder / file, upload)
         if not (upload / CARD_FILE).exists():
             write_card(upload, pipe.config, card_image(pipe))
-        name_card(upload, UNNAMED)  # what cannot be uploaded leaves no repository behind
-        repository = make_repository(name, private=private, token=token)
-        name_card(upload, repository)
-        return push_folder(upload, repository, commit_message, token=token, create_pr=create_pr, replaces=MODEL_FILES)
+        return upload_model(upload, name, commit_message, private=private, token=token, create_pr=create_pr)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from typing import Any
 
+from glcic_hub.evaluation.pages import PAGES
 from glcic_hub.evaluation.study import Study
 from glcic_hub.files import first_line
 
@@ -23,7 +23,7 @@ def make_app(study: Study) -> Any:
     from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
 
-    page = resources.files("glcic_hub.evaluation").joinpath("study.html").read_text(encoding="utf-8")
+    page = PAGES.get_template("study.html").render()
 
     async def entries(request: Request, *names: str) -> list[str]:
         body = b""

@@ -8,10 +8,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from scipy.stats import binomtest
 
+from glcic_hub.evaluation.pages import PAGES
 from glcic_hub.evaluation.study import ANSWERS, REAL, Study
 from glcic_hub.files import write_text
 
@@ -131,8 +131,7 @@ def write_results(study: Study, found: Results) -> None:
         ModuleNotFoundError: matplotlib is not installed.
         OSError: A file cannot be written.
     """
-    environment = Environment(loader=PackageLoader("glcic_hub.evaluation", "."), autoescape=select_autoescape())
-    page = environment.get_template("study_results.html").render(
+    page = PAGES.get_template("study_results.html").render(
         description=study.description(),
         kinds=[(kind, share.show()) for kind, share in found.kinds.items()],
         raters=[(row.name, row.real.show(), row.completed.show(), row.remark) for row in found.raters],

@@ -27,7 +27,8 @@ from huggingface_hub.errors import (
 )
 
 from glcic_hub.files import first_line
-from glcic_hub.hub.model_files import CONFIG_FILE, DISCRIMINATOR_PARTS, WEIGHTS_FILE
+from glcic_hub.hub.card import UNNAMED, name_card
+from glcic_hub.hub.model_files import CONFIG_FILE, DISCRIMINATOR_PARTS, MODEL_FILES, WEIGHTS_FILE
 from glcic_hub.version import __version__
 
 LOG_IN = "log in (hf auth login) or pass a token (token=..., HF_TOKEN)"
@@ -157,6 +158,35 @@ def make_repository(name: str, *, kind: str = "model", private: bool | None = No
         api.whoami()  # `create_repo` says nothing of a wrong token where the repository exists
         sdk = "gradio" if kind == "space" else None
         return api.create_repo(name, repo_type=kind, space_sdk=sdk, private=private, exist_ok=True).repo_id
+
+
+def upload_model(
+    folder: Path, name: str, message: str, *, private: bool | None, token: str | None, create_pr: bool
+) -> str:
+    """Uploads a model folder in one commit, and names the model in its card.
+
+    Files of a model that the repository has and the folder has not are removed there.
+
+    Args:
+        folder: Holds nothing but a model and its card.
+        name: `user/name`, or `name` for one of your own; made if it does not exist.
+        message: Of the commit.
+        private: Of a new repository; None takes the account's default.
+        token: None takes the one of `hf auth login` or `HF_TOKEN`.
+        create_pr: Propose the commit as a pull request.
+
+    Returns:
+        The address of the commit, or of the pull request.
+
+    Raises:
+        ValueError: `name` is not a name, or the card is not UTF-8.
+        PermissionError: There is no token, or it is refused.
+        OSError: The Hub cannot be reached or fails.
+    """
+    name_card(folder, UNNAMED)  # fails before a repository is made
+    repository = make_repository(name, private=private, token=token)
+    name_card(folder, repository)
+    return push_folder(folder, repository, message, token=token, create_pr=create_pr, replaces=MODEL_FILES)
 
 
 def push_folder(
