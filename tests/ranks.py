@@ -71,7 +71,7 @@ if __name__ == "__main__":
     rank = PartialState(cpu=True).process_index
     networks = step_once_in_evaluation_mode(photographs, rank, 2)
     pair = {"completion": networks.completion, "discriminator": networks.discriminator}
-    stepped = {name: networks.bare(network).state_dict() for name, network in pair.items()}
+    stepped = {name: networks.unwrap(network).state_dict() for name, network in pair.items()}
     report = {"steps": step_through_the_phases(photographs), "written": train_and_watch(photographs, output)}
     (output / f"report-{rank}.json").write_text(json.dumps(report))
     if rank == 0:

@@ -33,7 +33,7 @@ def test_all_of_a_picture_needs_all_of_it() -> None:
     assert region(Box(0, 0, 61, 62), 61, 62) == Box(0, 0, 64, 64)
 
 
-def test_the_region_of_a_pixel_is_the_networks_support() -> None:
+def test_the_region_of_a_pixel_is_the_networks_receptive_field() -> None:
     """At most 153 pixels to the left or above, 150 to the right or below, as autograd finds (test_networks.py)."""
     reaches = set()
     for place in range(500, 504):

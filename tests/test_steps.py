@@ -309,12 +309,12 @@ def test_balance_makes_both_gradients_equally_long() -> None:
     networks = make_networks()
     batch = make_batch()
     made = networks.completion(batch.image, batch.mask)
-    judge = copy.deepcopy(networks.discriminator)
+    discriminator = copy.deepcopy(networks.discriminator)
     alpha = update_completion(networks, [batch], [made], balance=True)["alpha"]
 
     fill = made.detach().requires_grad_()
     whole = composite(batch.image, fill, batch.mask)
-    adversarial = torch.log(1 - judge(whole, patches_around(whole, batch.hole, 16)).sigmoid()).mean()
+    adversarial = torch.log(1 - discriminator(whole, patches_around(whole, batch.hole, 16)).sigmoid()).mean()
     arguments = (fill, batch.image, batch.mask)
     reconstruction = completion_loss(*arguments) + 6 * tint_loss(*arguments) + 10 * gradient_loss(*arguments)
     reconstruction = reconstruction + 0.1 * similarity_loss(*arguments)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glcic_hub.completion.receptive_field import multiply_adds
-from glcic_hub.completion.tiling import MAX_SIDE, far_apart, plan
+from glcic_hub.completion.tiling import MAX_SIDE, far_apart, tile
 from glcic_hub.images.boxes import Box
 
 
@@ -21,7 +21,7 @@ def cost(boxes: list[Box], hole: NDArray[np.bool_]) -> int:
     return sum(multiply_adds(box, *hole.shape) for box in boxes)
 
 
-def test_plans_hold_every_pixel_once() -> None:
+def test_tiles_hold_every_pixel_once() -> None:
     random = np.random.default_rng(0)
     for case in range(200):
         height, width = random.integers(1, 3000 if case < 10 else 300, 2)
@@ -29,7 +29,7 @@ def test_plans_hold_every_pixel_once() -> None:
         for _ in range(random.integers(0, 12)):
             top, left = random.integers(0, height), random.integers(0, width)
             hole[top : top + random.integers(1, height + 1), left : left + random.integers(1, 50)] = True
-        boxes = plan(hole)
+        boxes = tile(hole)
         times = np.zeros((height, width), int)
         for box in boxes:
             assert 0 <= box.top < box.bottom <= height and 0 <= box.left < box.right <= width
@@ -43,18 +43,18 @@ def test_plans_hold_every_pixel_once() -> None:
 
 
 def test_near_holes_share_a_box_and_far_ones_do_not() -> None:
-    assert plan(holes(900, 900, (100, 100, 140, 140), (150, 150, 170, 200))) == [Box(100, 100, 170, 200)]
+    assert tile(holes(900, 900, (100, 100, 140, 140), (150, 150, 170, 200))) == [Box(100, 100, 170, 200)]
     far = (100, 100, 140, 140), (700, 650, 770, 700)
-    assert sorted(plan(holes(900, 900, *far))) == sorted(far)
-    assert plan(holes(900, 900)) == []
+    assert sorted(tile(holes(900, 900, *far))) == sorted(far)
+    assert tile(holes(900, 900)) == []
 
 
 def test_thin_shapes_are_cut() -> None:
     """A diagonal and a frame cost a fraction of their bounding box."""
     hole = np.eye(4000, dtype=bool)
-    assert cost(plan(hole), hole) < multiply_adds(Box(0, 0, 4000, 4000), 4000, 4000) / 5
+    assert cost(tile(hole), hole) < multiply_adds(Box(0, 0, 4000, 4000), 4000, 4000) / 5
     frame = ~holes(2000, 2000, (20, 20, 1980, 1980))
-    assert cost(plan(frame), frame) < multiply_adds(Box(0, 0, 2000, 2000), 2000, 2000) / 3
+    assert cost(tile(frame), frame) < multiply_adds(Box(0, 0, 2000, 2000), 2000, 2000) / 3
 
 
 def test_boxes_far_apart() -> None:
@@ -81,6 +81,6 @@ def test_boxes_far_apart() -> None:
 
 def test_enormous_holes_are_cut_into_few_equal_parts() -> None:
     hole = holes(3000, 2000, (1, 0, 3000, 2000))
-    boxes = plan(hole)
+    boxes = tile(hole)
     assert len(boxes) == 6
     assert cost(boxes, hole) < 1.25 * multiply_adds(Box(0, 0, 3000, 2000), 3000, 2000)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from glcic_hub.completion.completer import Completer
 from glcic_hub.completion.receptive_field import REACH
-from glcic_hub.completion.tiling import far_apart, plan
+from glcic_hub.completion.tiling import far_apart, tile
 from glcic_hub.images.boxes import Box, bounds
 from glcic_hub.images.processing import MIN_IMAGE_SIDE, Patch, PilPixels, Pixels, to_unit
 
@@ -68,7 +68,7 @@ def complete_coarse_to_fine(
     patches = [Patch(window, coarse, inner[window.slices])]
     rim = large & ~inner
     others = hole & ~large
-    parts = [(part, rim) for part in plan(rim)] + [(part, others) for part in plan(others)]
+    parts = [(part, rim) for part in tile(rim)] + [(part, others) for part in tile(others)]
     fills = completer.fill([((rgb, hole), part) for part, _ in parts])
     for (part, inside), fill in zip(parts, fills, strict=True):
         if inside is rim:

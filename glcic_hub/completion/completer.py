@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from glcic_hub.completion.receptive_field import LayerSpan, layer_spans, padded, region
-from glcic_hub.completion.tiling import MAX_SIDE, plan
+from glcic_hub.completion.tiling import MAX_SIDE, tile
 from glcic_hub.files import first_line
 from glcic_hub.images.boxes import Box
 from glcic_hub.images.processing import Patch, PilPixels, Pixels, to_unit
@@ -90,11 +90,11 @@ class Completer:
         Returns:
             For each picture the patches, whose holes do not overlap and together are its hole.
         """
-        plans = [plan(hole) for _, hole in sources]
-        fills = iter(self.fill([(source, box) for source, boxes in zip(sources, plans, strict=True) for box in boxes]))
+        tiles = [tile(hole) for _, hole in sources]
+        fills = iter(self.fill([(source, box) for source, boxes in zip(sources, tiles, strict=True) for box in boxes]))
         return [
             [Patch(box, next(fills), hole[box.slices]) for box in boxes]
-            for (_, hole), boxes in zip(sources, plans, strict=True)
+            for (_, hole), boxes in zip(sources, tiles, strict=True)
         ]
 
     @torch.inference_mode()
@@ -183,4 +183,4 @@ def _run_layer(block: ConvNormAct, x: Tensor, vertical: Step, horizontal: Step) 
         y = functional.conv2d(
             x, convolution.weight, convolution.bias, stride=convolution.stride, dilation=convolution.dilation
         )
-    return block.finish(y)
+    return block.after_conv(y)

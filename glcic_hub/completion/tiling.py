@@ -17,11 +17,11 @@ BLOCK = 16
 MAX_SIDE = 1024
 """Larger boxes are cut into parts, which bounds the memory that a region takes."""
 
-HOPE = 1.3
-"""A cut that makes the cost so many times larger is not followed up by further cuts."""
+PRUNING_FACTOR = 1.3
+"""A cut that makes the cost more than so many times larger is pruned: what further cuts save is not looked at."""
 
 
-def plan(hole: NDArray[np.bool_]) -> list[Box]:
+def tile(hole: NDArray[np.bool_]) -> list[Box]:
     """Finds boxes that hold all of a hole and that are cheap to complete one after the other.
 
     Near holes share a box where one region costs less than two, far ones do not, and shapes that fill little of their
@@ -36,7 +36,7 @@ def plan(hole: NDArray[np.bool_]) -> list[Box]:
     blocks = _blocks(hole)
     if not blocks.any():
         return []
-    return _Planner(hole, blocks).boxes(Box(0, 0, *blocks.shape))
+    return _Tiler(hole, blocks).boxes(Box(0, 0, *blocks.shape))
 
 
 def far_apart(hole: NDArray[np.bool_]) -> list[Box]:
@@ -71,7 +71,7 @@ def _blocks(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(by_rows.reshape(len(by_rows), -1, BLOCK // 8).any(axis=2))
 
 
-class _Planner:
+class _Tiler:
     """Cuts the hole's bounding box in two, and the parts again, wherever the parts together cost less."""
 
     def __init__(self, hole: NDArray[np.bool_], blocks: NDArray[np.bool_]) -> None:
@@ -94,7 +94,7 @@ class _Planner:
         pair = pairs[best]
         if too_large and costs[best] > cost:
             pair = self._halves(area)
-        elif not too_large and costs[best] > HOPE * cost:
+        elif not too_large and costs[best] > PRUNING_FACTOR * cost:
             return [whole]
         parts = [box for half in pair for box in self.boxes(half)]
         return parts if too_large or sum(map(self._cost, parts)) < cost else [whole]

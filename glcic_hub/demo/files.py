@@ -123,7 +123,7 @@ def snap(preview: Image.Image, strokes: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return found if found.any() else strokes
 
 
-def grown(hole: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+def dilate(hole: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
     """A hole (H, W) with all pixels that are at most so many from it."""
     if not pixels or not hole.any():
         return hole
@@ -175,7 +175,7 @@ def complete_file(
             raise ValueError(
                 f"the mask has {marked.shape[1]}×{marked.shape[0]} pixels, and the photograph {width}×{height}"
             )
-        hole |= grown(marked, grow)
+        hole |= dilate(marked, grow)
     if strokes is not None:
         hole |= cv2.resize(strokes.astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_LINEAR) > 127
     if not hole.any():

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from glcic_hub.completion.completer import Completer, best_dtype, open_device
 from glcic_hub.completion.receptive_field import multiply_adds
-from glcic_hub.completion.tiling import plan
+from glcic_hub.completion.tiling import tile
 from glcic_hub.config import GLCICConfig
 from glcic_hub.evaluation.methods import FILLS
 from glcic_hub.files import write_text, write_whole
@@ -178,7 +178,7 @@ def _ratios(networks: _Networks, row: Row) -> Row:
     _, hole = _picture(size)
     cost = {
         "whole": multiply_adds(Box(0, 0, size, size), size, size, networks.width),
-        "region": sum(multiply_adds(box, size, size, networks.width) for box in plan(hole)),
+        "region": sum(multiply_adds(box, size, size, networks.width) for box in tile(hole)),
     }
     ratios: Row = {"picture": row["picture"]}
     for dtype in networks.dtypes:
@@ -233,7 +233,7 @@ def _overhead(networks: _Networks, size: int, runs: int) -> Row:
     picture, mask = Image.fromarray(rgb), Image.fromarray(hole)
     seconds = measure(
         {
-            "network": partial(networks.fastest.fill, [((rgb, hole), box) for box in plan(hole)]),
+            "network": partial(networks.fastest.fill, [((rgb, hole), box) for box in tile(hole)]),
             "NumPy array": partial(pipe, rgb, hole, detail="none"),
             "PIL image": partial(pipe, picture, mask, detail="none"),
         },

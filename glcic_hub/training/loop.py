@@ -198,7 +198,7 @@ class Loop:
 
     def _networks(self) -> list[Any]:
         prepared = (self.networks.completion, self.networks.discriminator)
-        return [self.networks.bare(network) for network in prepared if network is not None]
+        return [self.networks.unwrap(network) for network in prepared if network is not None]
 
     def _write_model(self, folder: Path, done: int) -> None:
         completion, *discriminators = self._networks()
@@ -212,7 +212,7 @@ class Loop:
 
     def _pipeline(self, config: GLCICConfig) -> GLCICPipeline:
         completion = CompletionNetwork(config.width, config.mean_pixel)
-        completion.load_state_dict(self.networks.bare(self.networks.completion).state_dict())
+        completion.load_state_dict(self.networks.unwrap(self.networks.completion).state_dict())
         # Half precision may overflow where training in single precision goes well.
         return GLCICPipeline(config, completion.eval(), device=self.accelerator.device, dtype=torch.float32)
 

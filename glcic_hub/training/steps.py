@@ -80,11 +80,11 @@ class Networks:
     discriminator: Any = None
     discriminator_optimizer: Any = None
 
-    def bare(self, network: nn.Module) -> Any:
+    def unwrap(self, network: nn.Module) -> Any:
         """The network as it was before Accelerate wrapped it."""
         return self.accelerator.unwrap_model(network, keep_torch_compile=False)
 
-    def last_only(self, network: nn.Module, part: int, parts: int) -> AbstractContextManager[None]:
+    def sync_at_last(self, network: nn.Module, part: int, parts: int) -> AbstractContextManager[None]:
         """Lets processes exchange gradients of `network` after the last part of a batch only."""
         context: AbstractContextManager[None] = (
             self.accelerator.no_sync(network) if part < parts - 1 else nullcontext()
@@ -104,7 +104,7 @@ def completion_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, Ten
     """
     sums: dict[str, Tensor] = {}
     for index, batch in enumerate(parts):
-        with networks.last_only(networks.completion, index, len(parts)):
+        with networks.sync_at_last(networks.completion, index, len(parts)):
             completed = networks.completion(batch.image, batch.mask)
             mse, objective = _reconstruction(completed, batch, networks.recipe)
             networks.accelerator.backward(objective / len(parts))
@@ -161,7 +161,7 @@ def update_discriminator(
     for batch, fake in zip(parts, composites, strict=True):
         for kind, picture, hole in (("fake", fake, batch.hole), ("real", batch.image, batch.other_hole)):
             # Each pass backward before the next one forward, which changes the statistics in place.
-            with networks.last_only(networks.discriminator, passes, 2 * len(parts)):
+            with networks.sync_at_last(networks.discriminator, passes, 2 * len(parts)):
                 logits = networks.discriminator(picture, patches_around(picture, hole, size))
                 loss = discriminator_loss(logits, real=kind == "real")
                 networks.accelerator.backward(loss / len(parts))
@@ -183,14 +183,14 @@ def update_completion(
         balance: As for `joint_step`.
     """
     recipe, accelerator = networks.recipe, networks.accelerator
-    judge = networks.bare(networks.discriminator)  # has no gradients for processes to exchange
+    discriminator = networks.unwrap(networks.discriminator)  # has no gradients for processes to exchange
     sums: dict[str, Tensor] = {}
-    with _fixed(judge):
+    with _frozen(discriminator):
         for index, batch in enumerate(parts):
-            with networks.last_only(networks.completion, index, len(parts)):
+            with networks.sync_at_last(networks.completion, index, len(parts)):
                 made = completed[index] if completed else networks.completion(batch.image, batch.mask)
                 whole = composite(batch.image, made, batch.mask)
-                logits = judge(whole, patches_around(whole, batch.hole, recipe.patch_size))
+                logits = discriminator(whole, patches_around(whole, batch.hole, recipe.patch_size))
                 mse, reconstruction = _reconstruction(made, batch, recipe)
                 adversarial = adversarial_loss(logits, recipe.adversarial_loss)
                 alpha = torch.tensor(recipe.alpha, device=accelerator.device)
@@ -265,7 +265,7 @@ def _statistics_kept(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _fixed(network: nn.Module) -> Iterator[None]:
+def _frozen(network: nn.Module) -> Iterator[None]:
     """Lets gradients pass through a network, and changes nothing in it."""
     network.requires_grad_(False)
     try:

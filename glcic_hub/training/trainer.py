@@ -320,7 +320,7 @@ def prepare_networks(
             optimizer = torch.optim.AdamW(module.parameters(), lr=rate, betas=betas)
         prepared += accelerator.prepare(module, optimizer)
     networks = Networks(accelerator, recipe, *prepared)
-    _save_bare(networks)
+    _save_unwrapped(networks)
     return networks
 
 
@@ -382,13 +382,13 @@ def _failures_explained(run: Run) -> Iterator[None]:
         raise
 
 
-def _save_bare(networks: Networks) -> None:
+def _save_unwrapped(networks: Networks) -> None:
     """Has checkpoints hold the networks as they are and not as they are wrapped: for any number of processes."""
 
     def save(models: list[nn.Module], weights: list[Any], folder: str) -> None:
         if networks.accelerator.is_main_process:
             for index, model in enumerate(models):
-                tensors = networks.bare(model).state_dict()
+                tensors = networks.unwrap(model).state_dict()
                 contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
                 safetensors.torch.save_file(contiguous, Path(folder) / CHECKPOINT_FILES[index])
         weights.clear()  # so Accelerate saves none
@@ -396,7 +396,7 @@ def _save_bare(networks: Networks) -> None:
     def load(models: list[nn.Module], folder: str) -> None:
         for index, model in enumerate(models):
             tensors = safetensors.torch.load_file(Path(folder) / CHECKPOINT_FILES[index])
-            networks.bare(model).load_state_dict(tensors)
+            networks.unwrap(model).load_state_dict(tensors)
         models.clear()  # so Accelerate loads none
 
     networks.accelerator.register_save_state_pre_hook(save)
