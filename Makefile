@@ -17,8 +17,9 @@ sample: $(VENV)/.installed  ## complete a sample photograph
 
 card: $(VENV)/.installed  ## make the packaged weights' model card and its picture anew
 	$(VENV)/bin/python -c "from pathlib import Path; from glcic_hub import GLCICPipeline; \
-	    from glcic_hub.card import write_card; \
-	    write_card(Path('glcic_hub/pretrained'), GLCICPipeline.from_pretrained(), name='')"
+	    from glcic_hub.hub.card import write_card; from glcic_hub.pipeline import card_image; \
+	    pipe = GLCICPipeline.from_pretrained(); \
+	    write_card(Path('glcic_hub/pretrained'), pipe.config, card_image(pipe), name='')"
 
 test: $(VENV)/.installed-dev browser  ## run the tests
 	$(VENV)/bin/python -m pytest
@@ -34,10 +35,11 @@ browser:  ## install Chromium, which root can do where there is apt-get, unless 
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium || true; \
 	fi >/dev/null
 
-lint: $(VENV)/.installed-dev  ## check style and types
+lint: $(VENV)/.installed-dev  ## check style, types and which folder imports which
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
 
 format: $(VENV)/.installed-dev  ## put the code in shape
 	$(VENV)/bin/ruff format .
@@ -49,10 +51,10 @@ clean:  ## remove the environment and all that was made
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: pyproject.toml setup.py constraints.txt glcic_hub/_exemplars.cpp | $(VENV)/bin/python
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt glcic_hub/completion/_exemplars.cpp | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable .
 	touch $@
 
-$(VENV)/.installed-dev: pyproject.toml setup.py constraints.txt glcic_hub/_exemplars.cpp | $(VENV)/bin/python
+$(VENV)/.installed-dev: pyproject.toml setup.py constraints.txt glcic_hub/completion/_exemplars.cpp | $(VENV)/bin/python
 	$(PIP_INSTALL) --editable ".[dev]"
 	touch $(VENV)/.installed $@

@@ -8,11 +8,11 @@ from pathlib import Path
 HERE = Path(__file__).parent
 
 # A Space installs what the package needs and not the package: its C++ is compiled here, at the first start.
-if not any((HERE / "glcic_hub" / f"_exemplars{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
+if not any((HERE / "glcic_hub" / "completion" / f"_exemplars{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
     failed = subprocess.call([sys.executable, "setup.py", "build_ext", "--inplace"], cwd=HERE)
     if failed:
         sys.exit(failed)
 
-from glcic_hub.cli import main  # noqa: E402
+from glcic_hub.cli.main import main  # noqa: E402
 
 sys.exit(main(["demo", *sys.argv[1:]]))

@@ -27,8 +27,8 @@ setup(
     ext_modules=[
         # Without fused multiply-add, so that the result is the same on every machine.
         Pybind11Extension(
-            "glcic_hub._exemplars",
-            ["glcic_hub/_exemplars.cpp"],
+            "glcic_hub.completion._exemplars",
+            ["glcic_hub/completion/_exemplars.cpp"],
             cxx_std=17,
             extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-pthread"],
             extra_link_args=[] if sys.platform == "win32" else ["-pthread"],

@@ -2,7 +2,7 @@
 
 import sys
 
-from glcic_hub.cli import main
+from glcic_hub.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.benchmark import measure
+from glcic_hub.data.photographs import open_photographs
 from glcic_hub.evaluation.methods import BASELINES, Method
-from glcic_hub.picture_files import load_image
-from glcic_hub.training.photographs import open_photographs
+from glcic_hub.evaluation.speed import measure
+from glcic_hub.images.files import load_image
 
 OURS = "exemplars"
 OTHERS = ("PatchMatch", "Telea")

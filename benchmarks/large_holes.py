@@ -9,11 +9,11 @@ import argparse
 from pathlib import Path
 
 from glcic_hub import GLCICPipeline
+from glcic_hub.data.photographs import Photograph, open_photographs
+from glcic_hub.evaluation.evaluate import evaluate
 from glcic_hub.evaluation.methods import BASELINES, Method, network_methods
 from glcic_hub.evaluation.protocol import Protocol
 from glcic_hub.evaluation.report import as_markdown
-from glcic_hub.evaluation.run import evaluate
-from glcic_hub.training.photographs import Photograph, open_photographs
 
 
 def main() -> None:

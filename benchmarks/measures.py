@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from glcic_hub import GLCICPipeline
+from glcic_hub.data.photographs import open_photographs
+from glcic_hub.evaluation.evaluate import evaluate
 from glcic_hub.evaluation.methods import Method, make_methods
 from glcic_hub.evaluation.protocol import Protocol
 from glcic_hub.evaluation.report import frechet, means
-from glcic_hub.evaluation.run import evaluate
-from glcic_hub.training.photographs import open_photographs
 
 GRID_STEP, GRID_LINE = 8, 2
 WAVE = 12.6

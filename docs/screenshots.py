@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from glcic_hub.demo import CSS, make_demo
+from glcic_hub.demo.app import CSS, make_demo
 
 SAMPLE = "Take the tower away"
 

@@ -2,6 +2,6 @@
 
 import sys
 
-from glcic_hub.cli import main
+from glcic_hub.cli.main import main
 
 sys.exit(main())

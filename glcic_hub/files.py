@@ -39,6 +39,11 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of UTF-8 text, whole or not at all; raises what `write_whole` does."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def read_small(path: Path, most: int = 2**20) -> str:
     """Reads a file of UTF-8 text that is small if it is what it should be.
 

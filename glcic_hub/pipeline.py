@@ -13,18 +13,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glcic_hub.blending import blend_patches
-from glcic_hub.card import UNNAMED, name_card, write_card
-from glcic_hub.completion import Completer, best_dtype, open_device
+from glcic_hub.completion.blending import blend_patches
+from glcic_hub.completion.coarse_to_fine import complete_coarse_to_fine, out_of_reach
+from glcic_hub.completion.completer import Completer, best_dtype, is_out_of_memory, open_device
+from glcic_hub.completion.exemplars import complete_from_exemplars
+from glcic_hub.completion.receptive_field import REACH
 from glcic_hub.config import GLCICConfig
-from glcic_hub.exemplars import complete_from_exemplars
-from glcic_hub.hub import fetch_model, make_repository, push_folder
-from glcic_hub.images import OpenedPicture, Picture, PictureLike, open_picture
-from glcic_hub.large_holes import complete_coarse_to_fine, out_of_reach
-from glcic_hub.masks import open_mask, transparent_pixels
-from glcic_hub.model_files import MODEL_FILES, load_model, save_model
+from glcic_hub.hub.card import write_card
+from glcic_hub.hub.model_files import load_model, save_model
+from glcic_hub.hub.transfer import fetch_model, upload_model
+from glcic_hub.images.before_after import side_by_side
+from glcic_hub.images.masks import open_mask, transparent_pixels
+from glcic_hub.images.processing import OpenedPicture, Picture, PictureLike, open_picture
+from glcic_hub.images.samples import load_sample
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
-from glcic_hub.support import REACH
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -168,12 +170,8 @@ class GLCICPipeline:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             self.save_pretrained(folder)
-            write_card(folder, self, UNNAMED)  # what cannot be uploaded leaves no repository behind
-            repository = make_repository(repo_id, private=private, token=token)
-            name_card(folder, repository)
-            return push_folder(
-                folder, repository, commit_message, token=token, create_pr=create_pr, replaces=MODEL_FILES
-            )
+            write_card(folder, self.config, card_image(self))
+            return upload_model(folder, repo_id, commit_message, private=private, token=token, create_pr=create_pr)
 
     def compile(self) -> None:
         """Compiles the network at its next use (`torch.compile`): minutes once, for calls that are faster on a GPU.
@@ -281,11 +279,17 @@ class GLCICPipeline:
                     patches = blend_patches(one.picture.rgb, patches, one.hole)
                 completed.append(one.picture.put(patches, one.opaque))
             return completed
-        except RuntimeError as error:  # torch has an exception of its own for the GPU's memory, none for the CPU's
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
                 raise
             sizes = ", ".join(f"{one.hole.shape[1]}x{one.hole.shape[0]}" for one in opened)
             raise MemoryError(f"not enough memory on {self.device} for {sizes} pixels") from None
+
+
+def card_image(pipe: GLCICPipeline) -> Image.Image:
+    """The image of a model's card: a sample photograph with its hole, as the model completes it, and as it was."""
+    image, mask = load_sample("rocket")
+    return side_by_side(image, mask, pipe(image, mask))
 
 
 class _Opened(NamedTuple):

@@ -1,108 +1,15 @@
-"""Models and Spaces for the Hub: what is uploaded, and nothing else."""
+"""Models for the Hub: what is uploaded, and nothing else."""
 
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
-from importlib import metadata
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
-from glcic_hub.card import CARD_FILE, CARD_PICTURE, UNNAMED, name_card, write_card
-from glcic_hub.hub import make_repository, push_folder
-from glcic_hub.model_files import MODEL_FILES
-from glcic_hub.pipeline import GLCICPipeline
-
-SPACE_APP = '''"""The demo, on this machine or as a Space on the Hub; takes --host, --port, --model and --share."""
-
-import subprocess
-import sys
-from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import Path
-
-HERE = Path(__file__).parent
-
-# A Space installs what the package needs and not the package: its C++ is compiled here, at the first start.
-if not any((HERE / "glcic_hub" / f"_exemplars{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
-    failed = subprocess.call([sys.executable, "setup.py", "build_ext", "--inplace"], cwd=HERE)
-    if failed:
-        sys.exit(failed)
-
-from glcic_hub.cli import main  # noqa: E402
-
-sys.exit(main(["demo", *sys.argv[1:]]))
-'''
-"""As in the repository, like the next two; an installed package does not have these files."""
-
-SPACE_SETUP = '''"""Compiles the exemplar stage's inner loops; all else about the package is in pyproject.toml."""
-
-import sys
-
-from pybind11.setup_helpers import Pybind11Extension
-from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
-from setuptools.errors import CCompilerError, PlatformError
-
-
-class BuildOrExplain(build_ext):
-    """Says what to install where the compiler is missing or too old."""
-
-    def build_extension(self, ext: Extension) -> None:
-        """Compiles one module."""
-        try:
-            super().build_extension(ext)
-        except (CCompilerError, PlatformError, OSError) as error:
-            raise PlatformError(
-                f"cannot compile {ext.sources[0]}: {error}\\nglcic-hub from source needs a compiler for C++17 "
-                "(Debian: apt-get install g++; macOS: xcode-select --install; Windows: Visual Studio's Build Tools)."
-            ) from None
-
-
-setup(
-    cmdclass={"build_ext": BuildOrExplain},
-    ext_modules=[
-        # Without fused multiply-add, so that the result is the same on every machine.
-        Pybind11Extension(
-            "glcic_hub._exemplars",
-            ["glcic_hub/_exemplars.cpp"],
-            cxx_std=17,
-            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"],
-        )
-    ],
-)
-'''
-
-BUILD_REQUIREMENTS = ("pybind11>=2.12", "setuptools>=77")
-
-SPACE_README = """---
-title: Image completion
-emoji: 🩹
-colorFrom: gray
-colorTo: green
-sdk: gradio
-sdk_version: {gradio}
-python_version: "{python}"
-app_file: app.py
-pinned: false
-license: other
-license_name: research-only
-short_description: Paint over what should go, and it is filled in
-tags:
-- image-completion
-- inpainting
-- glcic
----
-
-# Image completion
-
-Paint over what should go from a photograph; it is filled in, and all else stays as it was, bit for bit. By *Globally
-and Locally Consistent Image Completion* (Iizuka, Simo-Serra and Ishikawa, SIGGRAPH 2017), with glcic-hub {version}.
-
-On a machine of your own: `pip install -r requirements.txt gradio=={gradio}`, then `python app.py`. The first
-start compiles a part and needs a C++ compiler.
-"""
+from glcic_hub.hub.card import CARD_FILE, CARD_PICTURE, write_card
+from glcic_hub.hub.model_files import MODEL_FILES
+from glcic_hub.hub.transfer import upload_model
+from glcic_hub.pipeline import GLCICPipeline, card_image
 
 
 def push_model(
@@ -120,20 +27,20 @@ def push_model(
 
     Args:
         folder: As the training or `GLCICPipeline.save_pretrained` wrote it.
-        name: `user/name`, or `name` for one of your own; made if it does not exist.
-        private: Of a new repository; None takes the account's default.
-        token: None takes the one of `hf auth login` or `HF_TOKEN`.
-        create_pr: Propose the commit as a pull request.
-        commit_message: Its first line.
+        name: As `repo_id` of `GLCICPipeline.push_to_hub`.
+        private: As for `GLCICPipeline.push_to_hub`.
+        token: As for `GLCICPipeline.push_to_hub`.
+        create_pr: As for `GLCICPipeline.push_to_hub`.
+        commit_message: As for `GLCICPipeline.push_to_hub`.
 
     Returns:
         The address of the commit, or of the pull request.
 
     Raises:
         FileNotFoundError: The folder holds no model.
-        ValueError: The model is broken, or `name` is not a name.
-        PermissionError: There is no token, or it is refused.
-        OSError: The Hub cannot be reached or fails.
+        ValueError: The model is broken, `name` is not a name, or the card is not UTF-8.
+        PermissionError: As for `GLCICPipeline.push_to_hub`.
+        OSError: As for `GLCICPipeline.push_to_hub`.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no model in {folder}: it is no folder")
@@ -144,81 +51,5 @@ def push_model(
             if (folder / file).is_file():
                 shutil.copy(folder / file, upload)
         if not (upload / CARD_FILE).exists():
-            write_card(upload, pipe, UNNAMED)
-        name_card(upload, UNNAMED)  # what cannot be uploaded leaves no repository behind
-        repository = make_repository(name, private=private, token=token)
-        name_card(upload, repository)
-        return push_folder(upload, repository, commit_message, token=token, create_pr=create_pr, replaces=MODEL_FILES)
-
-
-def write_space(folder: Path) -> None:
-    """Writes what a Gradio Space needs: its README with metadata, requirements, `app.py`, this package and `setup.py`.
-
-    The requirements are the versions that are installed here. Compiled modules stay behind, as the Space may be of
-    another kind: `app.py` compiles them there, with the compiler that `packages.txt` asks for.
-
-    Args:
-        folder: Existing.
-
-    Raises:
-        ModuleNotFoundError: gradio is not installed, whose version the Space is to have.
-        OSError: The folder cannot be written.
-    """
-    import gradio
-
-    needed = [Requirement(line) for line in metadata.requires("glcic-hub") or ()]
-    names = sorted(requirement.name for requirement in needed if requirement.marker is None)
-    pins = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]  # without "+cpu" and its like
-    version = metadata.version("glcic-hub")
-    (folder / "README.md").write_text(
-        SPACE_README.format(
-            gradio=gradio.__version__, version=version, python=f"{sys.version_info[0]}.{sys.version_info[1]}"
-        ),
-        encoding="utf-8",
-    )
-    (folder / "requirements.txt").write_text("\n".join([*pins, *BUILD_REQUIREMENTS]) + "\n", encoding="utf-8")
-    (folder / "packages.txt").write_text("g++\n", encoding="utf-8")
-    (folder / "app.py").write_text(SPACE_APP, encoding="utf-8")
-    (folder / "setup.py").write_text(SPACE_SETUP, encoding="utf-8")
-    package = Path(__file__).parent
-    shutil.copytree(package, folder / "glcic_hub", ignore=shutil.ignore_patterns("__pycache__", ".*", "*.so", "*.pyd"))
-
-
-def push_space(
-    name: str,
-    *,
-    private: bool | None = None,
-    token: str | None = None,
-    create_pr: bool = False,
-    commit_message: str = "The demo of glcic-hub",
-) -> str:
-    """Makes a Gradio Space of the demo, or brings it up to date, in one commit.
-
-    Args:
-        name: `user/name`, or `name` for one of your own.
-        private: Of a new Space; None takes the account's default.
-        token: None takes the one of `hf auth login` or `HF_TOKEN`.
-        create_pr: Propose the commit as a pull request.
-        commit_message: Its first line.
-
-    Returns:
-        The address of the commit.
-
-    Raises:
-        ModuleNotFoundError: gradio is not installed.
-        ValueError: `name` is not a name.
-        PermissionError: There is no token, or it is refused.
-        OSError: The Hub cannot be reached or fails.
-    """
-    with tempfile.TemporaryDirectory() as temporary:
-        write_space(Path(temporary))
-        repository = make_repository(name, kind="space", private=private, token=token)
-        return push_folder(
-            Path(temporary),
-            repository,
-            commit_message,
-            kind="space",
-            token=token,
-            create_pr=create_pr,
-            replaces=["*"],
-        )
+            write_card(upload, pipe.config, card_image(pipe))
+        return upload_model(upload, name, commit_message, private=private, token=token, create_pr=create_pr)

@@ -13,9 +13,9 @@ from accelerate.utils import gather_object
 from safetensors.torch import save_file
 from torch import nn
 
-from glcic_hub.training import phases, trainer
+from glcic_hub.data.photographs import Folder
+from glcic_hub.training import steps, trainer
 from glcic_hub.training.data import load_batches
-from glcic_hub.training.photographs import Folder
 from tests.training_parts import SMALL, make_networks
 
 
@@ -31,21 +31,21 @@ def step_through_the_phases(photographs: Path) -> list[Any]:
     batches = load_batches(Folder(photographs), SMALL, process=accelerator.process_index, processes=2)
     report = []
     for step, loaded in enumerate(batches):
-        batch = phases.Batch.from_loader(loaded, accelerator.device)
-        function = (phases.completion_step, phases.discriminator_step, phases.joint_step)[SMALL.phase_of(step) - 1]
+        batch = steps.Batch.from_loader(loaded, accelerator.device)
+        function = (steps.completion_step, steps.discriminator_step, steps.joint_step)[SMALL.phase_of(step) - 1]
         function(networks, batch.split(2 if step % 2 else 1))
         digests = [digest(network) for network in (networks.completion, networks.discriminator)]
         report.append(gather_object([(*digests, hashlib.sha256(loaded["image"].numpy().tobytes()).hexdigest())]))
     return report
 
 
-def step_once_in_evaluation_mode(photographs: Path, process: int, processes: int) -> phases.Networks:
+def step_once_in_evaluation_mode(photographs: Path, process: int, processes: int) -> steps.Networks:
     """A step of phase 3 by plain gradient descent, where batch normalisation does not depend on who sees what."""
     networks = make_networks(rate=1.0, adaptive=False)
     networks.completion.eval()
     networks.discriminator.eval()
     loaded = next(load_batches(Folder(photographs), SMALL, process=process, processes=processes))
-    phases.joint_step(networks, [phases.Batch.from_loader(loaded, networks.accelerator.device)])
+    steps.joint_step(networks, [steps.Batch.from_loader(loaded, networks.accelerator.device)])
     return networks
 
 
@@ -71,7 +71,7 @@ if __name__ == "__main__":
     rank = PartialState(cpu=True).process_index
     networks = step_once_in_evaluation_mode(photographs, rank, 2)
     pair = {"completion": networks.completion, "discriminator": networks.discriminator}
-    stepped = {name: networks.bare(network).state_dict() for name, network in pair.items()}
+    stepped = {name: networks.unwrap(network).state_dict() for name, network in pair.items()}
     report = {"steps": step_through_the_phases(photographs), "written": train_and_watch(photographs, output)}
     (output / f"report-{rank}.json").write_text(json.dumps(report))
     if rank == 0:

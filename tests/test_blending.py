@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from glcic_hub.blending import blend_patches, blend_poisson, fast_marching
-from glcic_hub.images import Patch
-from glcic_hub.support import far_apart, plan
+from glcic_hub.completion.blending import blend_patches, blend_poisson, fast_marching
+from glcic_hub.completion.tiling import far_apart, tile
+from glcic_hub.images.processing import Patch
 from tests.conftest import make_photo
 
 HEIGHT, WIDTH = 24, 31
@@ -105,7 +105,7 @@ def test_holes_far_apart_are_blended_by_themselves() -> None:
     hole[70:74, 89:98] = True
     hole[100:160, 200:230] = True
     hole[random.integers(0, 40, 20), random.integers(180, 230, 20)] = True
-    patches = [Patch(box, fill[box.slices], hole[box.slices]) for box in plan(hole)]
+    patches = [Patch(box, fill[box.slices], hole[box.slices]) for box in tile(hole)]
     blended = blend_patches(rgb, patches, hole)
     assert len(blended) == len(far_apart(hole)) > 1
     result, times = rgb.copy(), np.zeros((160, 230), int)

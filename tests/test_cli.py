@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.cli import main
+from glcic_hub.cli.main import main
 from tests.conftest import LAUNCH_TWO, TWO_PROCESSES, make_hole, make_photo
 
 Run = Callable[..., tuple[int, str, str]]

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.cli import main
-from glcic_hub.convert import convert
-from glcic_hub.model_files import save_model
+from glcic_hub.cli.main import main
+from glcic_hub.hub.convert import convert
+from glcic_hub.hub.model_files import save_model
 from glcic_hub.networks.table_2 import TABLE_2
 from tests.conftest import make_hole, make_photo
 

@@ -24,8 +24,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.demo_files import MAX_PIXELS, PREVIEW_SIDE, complete_file, grown, make_preview, snap
-from glcic_hub.samples import load_sample
+from glcic_hub.demo.files import MAX_PIXELS, PREVIEW_SIDE, complete_file, dilate, make_preview, snap
+from glcic_hub.images.samples import load_sample
 from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo, wait_for_answer
 from tests.local_hub import LocalHub, serve_hub
 
@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, temporary: Path, hub: Local
     yield demo.wait()
     demo.stop()
     assert not list(temporary.iterdir())
-    assert 'glcic_hub/demo.py", line' not in (folder / "log").read_text()  # Gradio logs what it refuses
+    assert 'glcic_hub/demo/app.py", line' not in (folder / "log").read_text()  # Gradio logs what it refuses
 
 
 @pytest.fixture(autouse=True)
@@ -129,8 +129,8 @@ def test_strokes_and_a_mask_together(pretrained: GLCICPipeline, tmp_path: Path) 
     mask, strokes = square(120, 160, 10, 20), square(120, 160, 70, 30)
     marked = save(mask.astype(np.uint8) * 255, tmp_path / "mask.png")
     difference = changed(path, complete_file(pretrained, str(path), str(marked), strokes=strokes, grow=2).path)
-    assert np.array_equal(difference, difference & (grown(mask, 2) | strokes))
-    assert difference[grown(mask, 2)].mean() > 0.9 and difference[strokes].mean() > 0.9
+    assert np.array_equal(difference, difference & (dilate(mask, 2) | strokes))
+    assert difference[dilate(mask, 2)].mean() > 0.9 and difference[strokes].mean() > 0.9
     other = save(np.zeros((60, 60), np.uint8), tmp_path / "other.png")
     with pytest.raises(ValueError, match="the mask has 60×60 pixels, and the photograph 160×120"):
         complete_file(pretrained, str(path), str(other))
@@ -163,7 +163,7 @@ def test_full_size(pretrained: GLCICPipeline, tmp_path: Path) -> None:
     """24 megapixels, painted on a small copy: size and all that is not painted stay, bit for bit."""
     # In large squares, as a PNG of noise takes six seconds more.
     path = save(np.kron(blue_photo(40, 60), np.ones((100, 100, 1), np.uint8)), tmp_path / "large.jpg", quality=90)
-    result = complete_file(pretrained, str(path), strokes=grown(square(800, PREVIEW_SIDE, 300, 20), 3))
+    result = complete_file(pretrained, str(path), strokes=dilate(square(800, PREVIEW_SIDE, 300, 20), 3))
     assert result.path.name == "large_completed.png" and "6000×4000 pixels, hole" in result.message
     difference = changed(path, result.path)
     assert difference.sum() > 5000 and not difference[: 1500 - 18].any() and not difference[1600 + 18 :].any()

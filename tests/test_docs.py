@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from glcic_hub.cli import make_parser
+from glcic_hub.cli.main import make_parser
 from tests.conftest import ROOT
 
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]

@@ -23,14 +23,14 @@ from torchmetrics.functional.image import peak_signal_noise_ratio as torch_psnr
 from torchmetrics.functional.regression import mean_absolute_error
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.cli import main
+from glcic_hub.cli.main import main
+from glcic_hub.data.photographs import Photograph, open_photographs
+from glcic_hub.evaluation.evaluate import evaluate
 from glcic_hub.evaluation.methods import ALL_BASELINES, Method, fingerprint, make_methods, model_names, network_methods
 from glcic_hub.evaluation.metrics import METRICS, hole_metrics
 from glcic_hub.evaluation.protocol import Protocol, case_opener, centre_square
 from glcic_hub.evaluation.report import as_markdown, differences, estimate, means, write_report
-from glcic_hub.evaluation.run import evaluate
-from glcic_hub.masks import random_strokes
-from glcic_hub.training.photographs import Photograph, open_photographs
+from glcic_hub.images.masks import random_strokes
 from tests.conftest import CONFIG, ENVIRONMENT, LAUNCH_TWO, ROOT, TWO_PROCESSES, make_network, make_photo
 
 ORIGINAL = make_photo(40, 50)

@@ -13,11 +13,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from glcic_hub import _exemplars, exemplars
-from glcic_hub.blending import blend_patches
-from glcic_hub.completion import Completer
-from glcic_hub.exemplars import NONE, Scale, complete_from_exemplars, fill_from_exemplars, frequent_offsets
-from glcic_hub.images import Patch, to_uint8, to_unit
+from glcic_hub.completion import _exemplars, exemplars
+from glcic_hub.completion.blending import blend_patches
+from glcic_hub.completion.completer import Completer
+from glcic_hub.completion.exemplars import NONE, Scale, complete_from_exemplars, fill_from_exemplars, frequent_offsets
+from glcic_hub.images.processing import Patch, to_uint8, to_unit
 from tests.conftest import make_network, make_photo
 
 Mask = NDArray[np.bool_]

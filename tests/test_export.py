@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.cli import main
-from glcic_hub.export import OPSET, export
+from glcic_hub.cli.main import main
+from glcic_hub.hub.export import OPSET, export
 from tests.conftest import make_photo
 
 SIZES = [(5, 5), (5, 7), (46, 61), (64, 64), (129, 37), (200, 203)]

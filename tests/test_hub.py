@@ -21,11 +21,12 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
-from glcic_hub import GLCICPipeline, _exemplars
-from glcic_hub.cli import main
-from glcic_hub.model_files import load_model
+from glcic_hub import GLCICPipeline
+from glcic_hub.cli.main import main
+from glcic_hub.completion import _exemplars
+from glcic_hub.demo.space import write_space
+from glcic_hub.hub.model_files import load_model
 from glcic_hub.pipeline import PRETRAINED
-from glcic_hub.publish import write_space
 from tests.conftest import ENVIRONMENT, ROOT, free_port, wait_for_answer
 from tests.hub_client import digests
 from tests.local_hub import TOKEN, LocalHub, serve_hub
@@ -380,7 +381,7 @@ def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
     files = hub.files("spaces/user/demo")
     named = {"README.md", "requirements.txt", "packages.txt", "app.py", "setup.py", "glcic_hub"}
     assert {path.split("/")[0] for path in files} == named
-    assert {"glcic_hub/pretrained/model.safetensors", "glcic_hub/_exemplars.cpp"} <= set(files)
+    assert {"glcic_hub/pretrained/model.safetensors", "glcic_hub/completion/_exemplars.cpp"} <= set(files)
     assert not any("__pycache__" in path or path.endswith((".so", ".pyd")) for path in files)
     readme = files["README.md"].decode()
     details = yaml.safe_load(readme.split("---")[1])
@@ -395,7 +396,7 @@ def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
     for path, content in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
-    shutil.copy(_exemplars.__file__, tmp_path / "glcic_hub")  # as if it had been started before
+    shutil.copy(_exemplars.__file__, tmp_path / "glcic_hub" / "completion")  # as if it had been started before
     run_space(tmp_path)
 
 
@@ -407,7 +408,7 @@ def run_space(folder: Path) -> None:
             answer = wait_for_answer(f"http://127.0.0.1:{port}/health", process, 120)
             assert json.loads(answer)["status"] == "ok"
             # Loaded from the Space's own folder, and not from what is installed.
-            assert list((folder / "glcic_hub" / "__pycache__").glob("demo.*.pyc"))
+            assert list((folder / "glcic_hub" / "demo" / "__pycache__").glob("app.*.pyc"))
         finally:
             process.terminate()
 
@@ -418,10 +419,10 @@ def test_a_space_compiles_what_it_needs_at_its_first_start(tmp_path: Path) -> No
     write_space(tmp_path)
     assert not list(tmp_path.rglob("*.so"))
     run_space(tmp_path)
-    (compiled,) = (tmp_path / "glcic_hub").glob("_exemplars.*.so")
+    (compiled,) = (tmp_path / "glcic_hub" / "completion").glob("_exemplars.*.so")
     before = compiled.stat().st_mtime_ns
     done = subprocess.run(
-        [sys.executable, "-c", "from glcic_hub import exemplars, _exemplars; print(_exemplars.__file__)"],
+        [sys.executable, "-c", "from glcic_hub.completion import exemplars, _exemplars; print(_exemplars.__file__)"],
         cwd=tmp_path, capture_output=True, text=True, timeout=100, check=True,
     )  # fmt: skip
     assert Path(done.stdout.strip()).samefile(compiled)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.images import open_picture
-from glcic_hub.picture_files import save_picture
+from glcic_hub.images.files import save_picture
+from glcic_hub.images.processing import open_picture
 from glcic_hub.pipeline import Blend, Detail
 from tests.conftest import equal, make_hole, make_photo
 

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from glcic_hub.images import PictureLike
-from glcic_hub.masks import open_mask, random_rectangle
+from glcic_hub.images.masks import open_mask, random_rectangle
+from glcic_hub.images.processing import PictureLike
 from tests.conftest import make_hole
 
 HOLE = make_hole(20, 30) > 0

@@ -81,9 +81,9 @@ def test_output_has_the_inputs_size_and_range(size: tuple[int, int]) -> None:
     assert output.min() >= 0 and output.max() <= 1
 
 
-def test_spatial_support() -> None:
+def test_receptive_field() -> None:
     """At most 153 pixels to the left or above and 150 to the right or below; the paper counts 307 in all."""
-    assert support(CompletionNetwork(2, MEAN_PIXEL), side=320) == (153, 150)
+    assert receptive_field(CompletionNetwork(2, MEAN_PIXEL), side=320) == (153, 150)
 
 
 def test_without_dilation_the_support_is_a_third() -> None:
@@ -93,10 +93,10 @@ def test_without_dilation_the_support_is_a_third() -> None:
         if block.conv.dilation != (1, 1):
             block.conv.padding = (1, 1)
         block.conv.dilation = (1, 1)
-    assert support(network, side=112) == (153 - 104, 150 - 104)
+    assert receptive_field(network, side=112) == (153 - 104, 150 - 104)
 
 
-def support(network: CompletionNetwork, side: int) -> tuple[int, int]:
+def receptive_field(network: CompletionNetwork, side: int) -> tuple[int, int]:
     """How far before and behind an output pixel the farthest input pixel lies that it depends on, by autograd.
 
     Asserts that the two axes agree, and takes the largest over the four phases.

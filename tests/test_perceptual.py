@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from glcic_hub.cli import main
+from glcic_hub.cli.main import main
+from glcic_hub.data.photographs import open_photographs
 from glcic_hub.evaluation import perceptual
+from glcic_hub.evaluation.evaluate import evaluate
 from glcic_hub.evaluation.methods import BASELINES, Method
 from glcic_hub.evaluation.perceptual import compare, frechet_distance
 from glcic_hub.evaluation.protocol import Protocol
 from glcic_hub.evaluation.report import as_markdown, frechet, write_report
-from glcic_hub.evaluation.run import evaluate
-from glcic_hub.samples import load_sample
-from glcic_hub.training.photographs import open_photographs
+from glcic_hub.images.samples import load_sample
 from tests.conftest import make_photo
 
 SIDE = 160

@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from glcic_hub import GLCICConfig, GLCICPipeline
-from glcic_hub.images import to_uint8
-from glcic_hub.model_files import save_model
+from glcic_hub.hub.model_files import save_model
+from glcic_hub.images.processing import to_uint8
 from glcic_hub.pipeline import Blend, Detail
 from tests.conftest import MEAN_PIXEL, equal, make_hole, make_network, make_photo
 

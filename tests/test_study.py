@@ -25,11 +25,12 @@ from playwright.sync_api import Browser, Page
 from scipy.stats import binomtest
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.cli import main
+from glcic_hub.cli.main import main
+from glcic_hub.data.photographs import open_photographs
 from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.protocol import Protocol, case_opener
-from glcic_hub.evaluation.study import Share, Study, prepare_study, results, results_as_markdown, write_results
-from glcic_hub.training.photographs import open_photographs
+from glcic_hub.evaluation.study import Study, prepare_study
+from glcic_hub.evaluation.study_results import Share, results, results_as_markdown, write_results
 from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo, wait_for_answer
 
 PROTOCOL = Protocol(size=64, hole_size=(20, 30))

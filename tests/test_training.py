@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.evaluation.metrics import METRICS
-from glcic_hub.model_files import load_discriminator
+from glcic_hub.hub.model_files import load_discriminator
 from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.trainer import train
 from tests.conftest import ENVIRONMENT, LAUNCH_TWO, MEAN_PIXEL, ROOT, TWO_PROCESSES, make_hole, make_photo
@@ -47,7 +47,7 @@ def small_cards() -> Iterator[None]:
     """A small sample for the cards: a picture is completed with every model that is saved, and here a hundred are."""
     sample = Image.fromarray(make_photo(46, 61)), Image.fromarray(make_hole(46, 61))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("glcic_hub.card.load_sample", lambda _: sample)
+        patch.setattr("glcic_hub.pipeline.load_sample", lambda _: sample)
         yield
 
 

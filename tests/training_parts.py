@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
-from glcic_hub.training.phases import Networks
 from glcic_hub.training.recipe import Recipe
+from glcic_hub.training.steps import Networks
 from tests.conftest import MEAN_PIXEL, make_photo
 
 SMALL = Recipe(

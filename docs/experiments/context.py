@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 
 from glcic_hub import GLCICPipeline
+from glcic_hub.data.photographs import Photograph, open_photographs
 from glcic_hub.evaluation.methods import make_methods, network_methods
 from glcic_hub.evaluation.metrics import hole_metrics
 from glcic_hub.evaluation.protocol import Protocol, case_opener
-from glcic_hub.images import to_uint8
-from glcic_hub.training.photographs import Photograph, open_photographs
+from glcic_hub.images.processing import to_uint8
 
 KEPT = (4, 16, 32, 48)
 """Pixels around the hole that stay."""

@@ -16,11 +16,11 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from skimage import data
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.comparison import GAP
 from glcic_hub.evaluation.methods import make_methods, model_methods, model_names, network_methods
-from glcic_hub.images import to_uint8
-from glcic_hub.masks import random_rectangle
-from glcic_hub.samples import SAMPLES, load_sample
+from glcic_hub.images.before_after import GAP
+from glcic_hub.images.masks import random_rectangle
+from glcic_hub.images.processing import to_uint8
+from glcic_hub.images.samples import SAMPLES, load_sample
 
 HEADING = 24
 HOLE_COLOUR = (128, 128, 128)

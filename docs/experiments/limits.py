@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub import GLCICPipeline
+from glcic_hub.data.photographs import open_photographs
+from glcic_hub.evaluation.evaluate import evaluate
 from glcic_hub.evaluation.methods import make_methods, network_methods
 from glcic_hub.evaluation.protocol import Protocol, centre_square
 from glcic_hub.evaluation.report import means
-from glcic_hub.evaluation.run import evaluate
-from glcic_hub.masks import Rectangle
-from glcic_hub.training.photographs import open_photographs
+from glcic_hub.images.masks import Rectangle
 
 SIZE = 256
 

@@ -14,12 +14,15 @@ import torch
 from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
-from glcic_hub.blending import TELEA_RADIUS
-from glcic_hub.images import to_uint8
+from glcic_hub.completion.blending import TELEA_RADIUS
+from glcic_hub.images.processing import to_uint8
 from glcic_hub.pipeline import GLCICPipeline
 
 Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[Any]]
 """Takes a (H, W, 3) uint8 picture and a (H, W) mask of 0 and 1; gives the completed picture."""
+
+PATCH_RADIUS = 3
+"""Of PatchMatch's patches, in pixels; the value of its package's examples."""
 
 
 def network_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
@@ -50,34 +53,41 @@ def _mean_colour(mean_pixel: Sequence[float], image: NDArray[np.uint8], mask: ND
 
 
 def _opencv(kind: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
-    return np.asarray(cv2.inpaint(_blank(image, mask), mask, TELEA_RADIUS, kind))
+    return np.asarray(cv2.inpaint(image, mask, TELEA_RADIUS, kind))
 
 
 def _biharmonic(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
-    filled = inpaint_biharmonic(_blank(image, mask), mask, channel_axis=-1)
-    return np.where(mask[..., None] > 0, to_uint8(filled.clip(0, 1).astype(np.float32)), image)
+    filled = inpaint_biharmonic(image, mask, channel_axis=-1)
+    return to_uint8(filled.clip(0, 1).astype(np.float32))
 
 
 def _patchmatch(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
     from patchmatch import patch_match
 
     patch_match.set_random_seed(0)
-    filled = patch_match.inpaint(_blank(image, mask), mask * np.uint8(255), patch_size=3)
-    return np.where(mask[..., None] > 0, filled, image)
+    filled: NDArray[Any] = patch_match.inpaint(image, mask * np.uint8(255), patch_size=PATCH_RADIUS)
+    return filled
 
 
-def _blank(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return image * (1 - mask[..., None])
-
-
-BASELINES: dict[str, Method] = {
+FILLS: dict[str, Method] = {
     "Telea": partial(_opencv, cv2.INPAINT_TELEA),
     "Navier-Stokes": partial(_opencv, cv2.INPAINT_NS),
     "biharmonic": _biharmonic,
     "PatchMatch": _patchmatch,
 }
 """`cv2.inpaint`'s two methods (Telea 2004; Bertalmio et al. 2001), scikit-image's biharmonic one, and PatchMatch, with
-which the paper compares (Barnes et al. 2009; by the package pypatchmatch)."""
+which the paper compares (Barnes et al. 2009; by the package pypatchmatch). As their packages give them: they may see
+what is in the hole, and may change what is outside."""
+
+
+def _baseline(fill: Method, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
+    """Hides the hole's pixels from a fill, and keeps the others as they are."""
+    hole = mask[..., None]
+    return np.where(hole > 0, fill(image * (1 - hole), mask), image)
+
+
+BASELINES: dict[str, Method] = {name: partial(_baseline, fill) for name, fill in FILLS.items()}
+"""The fills, under the rules that hold for models."""
 
 
 def make_methods(

@@ -11,16 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from glcic_hub.data.photographs import Folder, Photograph, file_of
 from glcic_hub.evaluation.metrics import SSIM_WINDOW
-from glcic_hub.folders import masks_by_name
-from glcic_hub.images import open_picture, to_uint8
-from glcic_hub.masks import Rectangle, open_mask, random_rectangle, random_strokes
-from glcic_hub.picture_files import READ_FORMATS
-from glcic_hub.training.photographs import Folder, Photograph, file_of
+from glcic_hub.images.files import READ_FORMATS, masks_by_name
+from glcic_hub.images.masks import Rectangle, open_mask, random_rectangle, random_strokes
+from glcic_hub.images.processing import open_picture, to_uint8
 
 HOLES = ("rectangles", "centre", "strokes")
 
-LEAST_SIDE = 32
+MIN_SIDE_FOR_STROKES = 32
 """Strokes in less are a few pixels."""
 
 
@@ -57,7 +56,7 @@ class Protocol:
     fit: bool = False
 
     def __post_init__(self) -> None:
-        least = LEAST_SIDE if self.holes == "strokes" else SSIM_WINDOW
+        least = MIN_SIDE_FOR_STROKES if self.holes == "strokes" else SSIM_WINDOW
         if self.size < least or self.seed < 0:
             raise ValueError(f"size must be at least {least} and seed at least 0, not {self.size} and {self.seed}")
         if self.holes == "rectangles" and not 1 <= self.hole_size[0] <= self.hole_size[1] <= self.size:

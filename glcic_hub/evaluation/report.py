@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from scipy.stats import bootstrap
 
+from glcic_hub.evaluation.evaluate import ALL_METRICS, Evaluation
 from glcic_hub.evaluation.metrics import mean_of_defined
+from glcic_hub.evaluation.pages import PAGES
 from glcic_hub.evaluation.perceptual import frechet_distance, from_text
-from glcic_hub.evaluation.run import ALL_METRICS, Evaluation
-from glcic_hub.files import write_whole
+from glcic_hub.files import write_text
 
 IN_HOLE = ("psnr", "ssim", "texture", "efficientnet", "l1", "seam", "lightness", "a", "b")
 WHOLE = ("psnr_whole", "ssim_whole", "l1_whole")
@@ -161,12 +161,6 @@ def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
         ModuleNotFoundError: matplotlib is not installed.
         OSError: A file cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("glcic_hub.evaluation", "."),
-        autoescape=select_autoescape(),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     figures = means(evaluation)
     measured = evaluation.metrics
     metrics = (*(metric for metric in (*IN_HOLE, *WHOLE) if metric in measured), "seconds")
@@ -178,7 +172,7 @@ def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
         scores = {method: {m: _plain(values[method][m][index]) for m in measured} for method in figures}
         strip = (output / "pictures" / f"{index}.jpg").read_bytes()
         pictures.append({"name": names[index], "scores": scores, "strip": base64.b64encode(strip).decode()})
-    page = environment.get_template("report.html").render(
+    page = PAGES.get_template("report.html").render(
         title=title,
         summary=f"{len(pictures)} photographs; {evaluation.protocol.describe()}",
         heads=[*(_label(metric) for metric in metrics), *(["Fréchet distance"] if distances else [])],
@@ -196,8 +190,8 @@ def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
         failures=[_failure(failure) for failure in evaluation.failures],
         pictures=pictures,
     )
-    write_whole(output / "report.html", lambda path: path.write_text(page, encoding="utf-8"))
-    write_whole(output / "results.md", lambda path: path.write_text(as_markdown(evaluation), encoding="utf-8"))
+    write_text(output / "report.html", page)
+    write_text(output / "results.md", as_markdown(evaluation))
 
 
 def _plain(value: float) -> float | None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import math
 import secrets
 import shutil
 import sqlite3
@@ -13,33 +9,23 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, select_autoescape
-from markupsafe import Markup
 from PIL import Image
-from scipy.stats import binomtest
 from tqdm.auto import tqdm
 
+from glcic_hub.data.photographs import Photograph
 from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.protocol import Protocol, case_opener
-from glcic_hub.files import first_line, printable, write_whole
-from glcic_hub.images import to_uint8
-from glcic_hub.training.photographs import Photograph
+from glcic_hub.files import first_line, printable
+from glcic_hub.images.processing import to_uint8
 
 DATABASE_FILE = "study.sqlite3"
 REAL = "real"
 ANSWERS = (REAL, "completed")
 MAX_NAME = 60
-
-LEAST_FOR_REMARK = 6
-"""Equal answers by which a rater stands out; by chance half the raters' first two are."""
-
-LEAST_TO_FOOL_NOBODY = 3
-"""Votes that a completed picture must have had."""
 
 SCHEMA = """
 CREATE TABLE settings (count INTEGER NOT NULL, description TEXT NOT NULL);
@@ -65,33 +51,6 @@ class Trial(NamedTuple):
     """How many the rater has answered before."""
     total: int
     """How many there are for the rater."""
-
-
-class Share(NamedTuple):
-    """How many of some votes were "real", with Wilson's 95 % interval of the share."""
-
-    real: int
-    votes: int
-
-    @property
-    def value(self) -> float:
-        """The share; NaN without votes."""
-        return self.real / self.votes if self.votes else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its ends; NaN without votes."""
-        if not self.votes:
-            return math.nan, math.nan
-        found = binomtest(self.real, self.votes).proportion_ci(method="wilson")
-        return float(found.low), float(found.high)
-
-    def show(self) -> str:
-        """As text, in per cent."""
-        if not self.votes:
-            return "no votes"
-        low, high = self.interval
-        return f"{self.value:.1%} [{low:.1%}, {high:.1%}] of {self.votes}"
 
 
 def prepare_study(
@@ -323,203 +282,3 @@ class Study:
         with self._database() as database:
             found = [row[0] for row in database.execute("SELECT kind FROM pictures GROUP BY kind ORDER BY min(rowid)")]
         return [REAL, *(kind for kind in found if kind != REAL)]
-
-
-class RaterShares(NamedTuple):
-    """What a rater said of the real pictures and of the completed ones."""
-
-    name: str
-    real: Share
-    completed: Share
-
-    @property
-    def remark(self) -> str:
-        """What makes a rater's votes worthless."""
-        called, votes = self.real.real + self.completed.real, self.real.votes + self.completed.votes
-        if votes >= LEAST_FOR_REMARK and called in (0, votes):
-            return f"always said {ANSWERS[0] if called else ANSWERS[1]}"
-        return ""
-
-
-class Results(NamedTuple):
-    """What a study gave."""
-
-    kinds: dict[str, Share]
-    raters: list[RaterShares]
-    fooled_nobody: list[tuple[str, str, int]]
-    """Of the completed pictures with at least 3 votes those that nobody called real: method, token, votes; most votes
-    first."""
-    judged: int
-    """How many completed pictures have so many votes."""
-
-
-def results(study: Study) -> Results:
-    """Counts the votes."""
-    votes = study.votes()
-
-    def share(rows: Sequence[tuple[str, ...]]) -> Share:
-        return Share(sum(row[4] == REAL for row in rows), len(rows))
-
-    raters = []
-    for rater in dict.fromkeys(row[0] for row in votes):
-        own = [row for row in votes if row[0] == rater]
-        real, completed = ([row for row in own if (row[2] == REAL) is is_real] for is_real in (True, False))
-        raters.append(RaterShares(own[0][1] or "without a name", share(real), share(completed)))
-    of_picture: dict[str, list[tuple[str, ...]]] = {}
-    for row in votes:
-        if row[2] != REAL:
-            of_picture.setdefault(row[3], []).append(row)
-    judged = {picture: rows for picture, rows in of_picture.items() if len(rows) >= LEAST_TO_FOOL_NOBODY}
-    fooled_nobody = [(rows[0][2], picture, len(rows)) for picture, rows in judged.items() if not share(rows).real]
-    fooled_nobody.sort(key=lambda row: -row[2])
-    kinds = {kind: share([row for row in votes if row[2] == kind]) for kind in study.kinds()}
-    if len(kinds) > 2:
-        kinds["all completed"] = share([row for row in votes if row[2] != REAL])
-    return Results(kinds, raters, fooled_nobody, len(judged))
-
-
-def results_as_markdown(study: Study, found: Results) -> str:
-    """The tables: called real, by kind of picture and by rater."""
-    lines = [
-        f"Called real; {study.description()}. In brackets: Wilson's 95 % intervals, as if all votes were independent.",
-        "",
-        "| pictures | called real |",
-        "|---|---|",
-        *(f"| {kind} | {share.show()} |" for kind, share in found.kinds.items()),
-        "",
-        "| rater | real ones called real | completed ones called real | |",
-        "|---|---|---|---|",
-        *(
-            f"| {row.name.replace('|', '/')} | {row.real.show()} | {row.completed.show()} | {row.remark} |"
-            for row in found.raters
-        ),
-        "",
-        f"Of {found.judged} completed pictures with at least {LEAST_TO_FOOL_NOBODY} votes "
-        f"{len(found.fooled_nobody)} fooled nobody.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def write_results(study: Study, found: Results) -> None:
-    """Writes `results.md` and `results.html`, with plot and the pictures that fooled nobody, into the study's folder.
-
-    Raises:
-        ModuleNotFoundError: matplotlib is not installed.
-        OSError: A file cannot be written.
-    """
-    environment = Environment(loader=PackageLoader("glcic_hub.evaluation", "."), autoescape=select_autoescape())
-    page = environment.get_template("study_results.html").render(
-        description=study.description(),
-        kinds=[(kind, share.show()) for kind, share in found.kinds.items()],
-        raters=[(row.name, row.real.show(), row.completed.show(), row.remark) for row in found.raters],
-        plot=Markup(_plot(found)),
-        judged=found.judged,
-        least=LEAST_TO_FOOL_NOBODY,
-        fooled_nobody=[
-            (kind, votes, base64.b64encode(study.picture(token).read_bytes()).decode())
-            for kind, token, votes in found.fooled_nobody
-        ],
-    )
-    text = results_as_markdown(study, found)
-    write_whole(study.folder / "results.html", lambda path: path.write_text(page, encoding="utf-8"))
-    write_whole(study.folder / "results.md", lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def _plot(found: Results) -> str:
-    """Shares called real: of each kind of picture; of each rater's completed ones (dots) and real ones (rings)."""
-    from matplotlib.figure import Figure
-
-    rows: list[tuple[str, Share, Share | None]] = [(kind, share, None) for kind, share in found.kinds.items()]
-    rows += [(row.name, row.completed, row.real) for row in found.raters]
-    figure = Figure(figsize=(7, 0.8 + 0.3 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    for place, (_, share, real) in enumerate(reversed(rows)):
-        axes.plot(share.interval, [place, place], color="#333333", linewidth=1.5)
-        axes.plot(share.value, place, "o", color="#d9480f", markersize=6)
-        if real is not None:
-            axes.plot(real.value, place, "o", color="#333333", markerfacecolor="none", markersize=8)
-    axes.axhline(len(found.raters) - 0.5, color="#c8c8c8", linewidth=1)
-    axes.set_yticks(range(len(rows)), [row[0].replace("$", r"\$") for row in rows][::-1])
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("share called real")
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
-
-
-def make_app(study: Study) -> Any:
-    """The study's web application (ASGI).
-
-    Raises:
-        ModuleNotFoundError: starlette is not installed; it comes with gradio.
-    """
-    from starlette.applications import Starlette
-    from starlette.concurrency import run_in_threadpool
-    from starlette.exceptions import HTTPException
-    from starlette.requests import Request
-    from starlette.responses import HTMLResponse, JSONResponse, Response
-    from starlette.routing import Route
-
-    page = resources.files("glcic_hub.evaluation").joinpath("study.html").read_text(encoding="utf-8")
-
-    async def entries(request: Request, *names: str) -> list[str]:
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > 10_000:
-                raise HTTPException(413, "the request is too large")
-        try:
-            values = json.loads(body)
-            found = [values[name] for name in names]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise HTTPException(400, f"the request is to have {' and '.join(names)}, as JSON") from None
-        if not all(isinstance(value, str) and value.isprintable() for value in found):
-            raise HTTPException(400, f"{' and '.join(names)} are to be text")
-        return found
-
-    async def begin(request: Request) -> Response:
-        (name,) = await entries(request, "name")
-        return JSONResponse({"rater": await run_in_threadpool(study.add_rater, name)})
-
-    def following(rater: str) -> Response:
-        try:
-            trial = study.next_trial(rater)
-        except KeyError:
-            raise HTTPException(404, "there is no such rater") from None
-        return JSONResponse(trial._asdict() if trial else {"picture": None})
-
-    def show_next(request: Request) -> Response:
-        return following(request.path_params["rater"])
-
-    async def vote(request: Request) -> Response:
-        picture, answer = await entries(request, "picture", "answer")
-        rater = request.path_params["rater"]
-        try:
-            await run_in_threadpool(study.vote, rater, picture, answer)
-        except KeyError:
-            raise HTTPException(404, "this rater was not shown this picture") from None
-        except ValueError as error:
-            raise HTTPException(400, str(error)) from None
-        return await run_in_threadpool(following, rater)
-
-    def picture(request: Request) -> Response:
-        try:
-            content = study.picture(request.path_params["token"]).read_bytes()
-        except KeyError:
-            raise HTTPException(404, "there is no such picture") from None
-        # No name and no date: nothing but the content tells pictures apart.
-        return Response(content, media_type="image/png", headers={"Cache-Control": "no-store"})
-
-    def unavailable(_: Request, error: Exception) -> Response:
-        return JSONResponse({"error": first_line(error)}, 503)
-
-    return Starlette(
-        exception_handlers={OSError: unavailable},
-        routes=[
-            Route("/", lambda _: HTMLResponse(page)),
-            Route("/raters", begin, methods=["POST"]),
-            Route("/raters/{rater}", show_next),
-            Route("/raters/{rater}/votes", vote, methods=["POST"]),
-            Route("/pictures/{token}", picture),
-        ],
-    )

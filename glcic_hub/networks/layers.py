@@ -22,9 +22,9 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, C', H', W')."""
-        return self.finish(self.conv(x))
+        return self.after_conv(self.conv(x))
 
-    def finish(self, x: Tensor) -> Tensor:
+    def after_conv(self, x: Tensor) -> Tensor:
         """All that comes after the convolution."""
         y: Tensor = self.act(self.norm(x))
         return y
@@ -36,7 +36,7 @@ class ConvActNorm(ConvNormAct):
     The normalisation cannot be folded into the next convolution exactly: that pads with zeros, which come after it.
     """
 
-    def finish(self, x: Tensor) -> Tensor:
+    def after_conv(self, x: Tensor) -> Tensor:
         """All that comes after the convolution."""
         y: Tensor = self.norm(self.act(x))
         return y

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from glcic_hub.masks import Rectangle, random_rectangle, random_strokes
-from glcic_hub.training.photographs import Photograph, Stream, UnreadableError, open_rgb
+from glcic_hub.data.photographs import Photograph, Stream, UnreadableError, open_rgb
+from glcic_hub.images.masks import Rectangle, random_rectangle, random_strokes
 from glcic_hub.training.recipe import Recipe
 
 STREAM_PATIENCE = 1_000

@@ -17,15 +17,15 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from glcic_hub.card import UNNAMED, write_card
 from glcic_hub.config import GLCICConfig
-from glcic_hub.hub import push_folder
-from glcic_hub.model_files import save_model
+from glcic_hub.hub.card import UNNAMED, write_card
+from glcic_hub.hub.model_files import save_model
+from glcic_hub.hub.transfer import push_folder
 from glcic_hub.networks import CompletionNetwork
-from glcic_hub.pipeline import GLCICPipeline
-from glcic_hub.training.phases import Batch, Networks, completion_step, discriminator_step, joint_step
+from glcic_hub.pipeline import GLCICPipeline, card_image
 from glcic_hub.training.recipe import Recipe
-from glcic_hub.training.run import Run
+from glcic_hub.training.run_folder import Run
+from glcic_hub.training.steps import Batch, Networks, completion_step, discriminator_step, joint_step
 from glcic_hub.training.validation import Example, validate
 from glcic_hub.version import __version__
 
@@ -198,7 +198,7 @@ class Loop:
 
     def _networks(self) -> list[Any]:
         prepared = (self.networks.completion, self.networks.discriminator)
-        return [self.networks.bare(network) for network in prepared if network is not None]
+        return [self.networks.unwrap(network) for network in prepared if network is not None]
 
     def _write_model(self, folder: Path, done: int) -> None:
         completion, *discriminators = self._networks()
@@ -206,13 +206,13 @@ class Loop:
         save_model(folder, config, completion, *discriminators, dtype=torch.float16)
         self.recipe.save(folder / "recipe.yaml")
         try:
-            write_card(folder, self._pipeline(config), self.repository or UNNAMED)
+            write_card(folder, config, card_image(self._pipeline(config)), self.repository or UNNAMED)
         except FloatingPointError as error:
             raise FloatingPointError(self._diverged(f"{error}, after step {done}")) from None
 
     def _pipeline(self, config: GLCICConfig) -> GLCICPipeline:
         completion = CompletionNetwork(config.width, config.mean_pixel)
-        completion.load_state_dict(self.networks.bare(self.networks.completion).state_dict())
+        completion.load_state_dict(self.networks.unwrap(self.networks.completion).state_dict())
         # Half precision may overflow where training in single precision goes well.
         return GLCICPipeline(config, completion.eval(), device=self.accelerator.device, dtype=torch.float32)
 

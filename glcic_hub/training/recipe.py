@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import yaml
 
 from glcic_hub.config import GLCICConfig
-from glcic_hub.files import write_whole
+from glcic_hub.files import write_text
 
 RECIPES = resources.files("glcic_hub.training") / "recipes"
 
@@ -173,7 +173,7 @@ class Recipe:
             OSError: It cannot be written.
         """
         text = yaml.safe_dump(self.entries(), sort_keys=False)
-        write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(path, text)
 
     def entries(self) -> dict[str, Any]:
         """The entries by name, of types that YAML and JSON have."""

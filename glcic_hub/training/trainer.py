@@ -19,18 +19,19 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import nn
 
+from glcic_hub.completion.completer import is_out_of_memory
 from glcic_hub.config import GLCICConfig
+from glcic_hub.data.photographs import Folder, Photograph, Stream, hold_out, measure_mean_pixel, open_photographs
 from glcic_hub.files import first_line, printable
-from glcic_hub.hub import fetch_model, make_repository
-from glcic_hub.model_files import load_discriminator, load_model
+from glcic_hub.hub.model_files import load_discriminator, load_model
+from glcic_hub.hub.transfer import fetch_model, make_repository
 from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
 from glcic_hub.training.data import load_batches
 from glcic_hub.training.initialisation import initialise_spreading
 from glcic_hub.training.loop import LOG_EVERY, Loop
-from glcic_hub.training.phases import Batch, Networks
-from glcic_hub.training.photographs import Folder, Photograph, Stream, hold_out, measure_mean_pixel, open_photographs
 from glcic_hub.training.recipe import Recipe
-from glcic_hub.training.run import Run
+from glcic_hub.training.run_folder import Run
+from glcic_hub.training.steps import Batch, Networks
 from glcic_hub.training.validation import VALIDATION_COUNT, Example, make_examples
 
 CHECKPOINT_FILES = ("completion.safetensors", "discriminator.safetensors")
@@ -319,7 +320,7 @@ def prepare_networks(
             optimizer = torch.optim.AdamW(module.parameters(), lr=rate, betas=betas)
         prepared += accelerator.prepare(module, optimizer)
     networks = Networks(accelerator, recipe, *prepared)
-    _save_bare(networks)
+    _save_unwrapped(networks)
     return networks
 
 
@@ -373,7 +374,7 @@ def _failures_explained(run: Run) -> Iterator[None]:
     except OSError as error:
         raise OSError(f"{first_line(error)}; {run.last_good()}") from None
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        if is_out_of_memory(error):
             hint = "cut batches into parts (accumulation) or make them smaller (batch_size)"
             raise MemoryError(f"not enough memory: {first_line(error)}; {hint}; {run.last_good()}") from None
         if "DataLoader worker" in str(error):
@@ -381,13 +382,13 @@ def _failures_explained(run: Run) -> Iterator[None]:
         raise
 
 
-def _save_bare(networks: Networks) -> None:
+def _save_unwrapped(networks: Networks) -> None:
     """Has checkpoints hold the networks as they are and not as they are wrapped: for any number of processes."""
 
     def save(models: list[nn.Module], weights: list[Any], folder: str) -> None:
         if networks.accelerator.is_main_process:
             for index, model in enumerate(models):
-                tensors = networks.bare(model).state_dict()
+                tensors = networks.unwrap(model).state_dict()
                 contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
                 safetensors.torch.save_file(contiguous, Path(folder) / CHECKPOINT_FILES[index])
         weights.clear()  # so Accelerate saves none
@@ -395,7 +396,7 @@ def _save_bare(networks: Networks) -> None:
     def load(models: list[nn.Module], folder: str) -> None:
         for index, model in enumerate(models):
             tensors = safetensors.torch.load_file(Path(folder) / CHECKPOINT_FILES[index])
-            networks.bare(model).load_state_dict(tensors)
+            networks.unwrap(model).load_state_dict(tensors)
         models.clear()  # so Accelerate loads none
 
     networks.accelerator.register_save_state_pre_hook(save)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from glcic_hub.comparison import grid
+from glcic_hub.data.photographs import Photograph, Stream, UnreadableError, open_rgb
 from glcic_hub.evaluation.metrics import METRICS, hole_metrics, mean_of_defined
-from glcic_hub.images import to_uint8
+from glcic_hub.images.before_after import grid
+from glcic_hub.images.processing import to_uint8
 from glcic_hub.pipeline import GLCICPipeline
 from glcic_hub.training.data import draw_hole
-from glcic_hub.training.photographs import Photograph, Stream, UnreadableError, open_rgb
 from glcic_hub.training.recipe import Recipe
 
 VALIDATION_COUNT = 64

@@ -1,0 +1,127 @@
+"""Completes a folder of pictures on any number of devices; one that fails does not stop the rest."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from accelerate.utils import broadcast_object_list, gather_object
+from tqdm.auto import tqdm
+
+from glcic_hub.distributed import join_processes
+from glcic_hub.files import first_line
+from glcic_hub.images.files import check_output, find_pictures, masks_by_name, save_picture
+from glcic_hub.pipeline import Blend, Detail, GLCICPipeline, LargeHoles
+
+LOSSLESS_SUFFIXES = frozenset({".png", ".webp", ".tif", ".tiff"})
+
+
+class Failure(NamedTuple):
+    """A picture that was not completed, and why."""
+
+    path: Path
+    reason: str
+
+
+class Outcome(NamedTuple):
+    """What became of a folder, over all processes."""
+
+    completed: int  # pictures
+    kept: int  # were in the output folder already
+    failures: list[Failure]
+    seconds: float
+
+
+def complete_folder(
+    pipe: GLCICPipeline,
+    images: Path,
+    masks: Path | None,
+    output: Path,
+    *,
+    detail: Detail = "exemplars",
+    blend: Blend = "none",
+    invert_mask: bool = False,
+    large_holes: LargeHoles = "coarse_to_fine",
+    overwrite: bool = False,
+) -> Outcome:
+    """Completes every picture of a folder and its subfolders, with a progress bar.
+
+    What the output folder holds already is kept, so that a run that was stopped goes on. Under `accelerate launch`
+    each process completes its share of what is left.
+
+    Args:
+        pipe: What completes.
+        images: The folder of pictures.
+        masks: A folder with a mask for each picture, of the same name but for the suffix; one mask for all; or None
+            for the pictures' transparent pixels.
+        output: Another folder, made if it does not exist. The completed pictures keep their names and subfolders; what
+            was saved with loss becomes a PNG, so that nothing outside the holes changes.
+        detail: As for the pipeline.
+        blend: As for the pipeline.
+        invert_mask: As for the pipeline.
+        large_holes: As for the pipeline.
+        overwrite: Replace pictures that are in `output` already.
+
+    Returns:
+        What became of the pictures, the same on every process.
+
+    Raises:
+        FileNotFoundError: A folder does not exist.
+        OSError: `output` cannot be made, or is a file.
+        ValueError: `images` holds no pictures, `output` is the folder of the pictures or of the masks, or there are
+            several processes that cannot be joined.
+    """
+    for folder, what in ((images, "pictures"), (masks, "masks")):
+        if folder is not None and folder.resolve() == output.resolve():
+            raise ValueError(f"the output folder {output} is that of the {what}; give another")
+    # Masks and results of earlier runs may lie within the folder of the pictures.
+    others = {folder.resolve() for folder in (masks, output) if folder is not None}
+    paths = [path for path in find_pictures(images) if not others & {path.resolve(), *path.resolve().parents}]
+    mask_of = masks_by_name(masks) if masks is not None and masks.is_dir() else None
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot make the output folder {output}: {error.strerror}") from None
+    accelerator = join_processes()
+    results = {path: output / _lossless_name(path.relative_to(images)) for path in paths}
+    times_used = Counter(results.values())
+    left = {
+        path: result for path, result in results.items() if overwrite or times_used[result] > 1 or not result.is_file()
+    }
+    # The main process's view counts for all: another's may have changed by what the first have completed.
+    left, kept = broadcast_object_list([left, len(results) - len(left)])
+    begin = time.perf_counter()
+    completed = 0
+    failures: list[Failure] = []
+    share = list(left.items())[accelerator.process_index :: accelerator.num_processes]
+    for path, result in tqdm(share, unit="picture", disable=not accelerator.is_main_process):
+        try:
+            if times_used[result] > 1:
+                raise ValueError(f"several pictures would become {result}; rename them")
+            mask = mask_of(path.relative_to(images)) if mask_of is not None else masks
+            result.parent.mkdir(parents=True, exist_ok=True)
+            check_output(result, overwrite=overwrite)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                picture = pipe(
+                    path, mask, detail=detail, blend=blend, invert_mask=invert_mask, large_holes=large_holes
+                )
+            for warning in caught:
+                warnings.warn(f"{path}: {warning.message}", stacklevel=2)
+            save_picture(picture, result, overwrite=overwrite)
+            completed += 1
+        except (ValueError, OSError, MemoryError, FloatingPointError) as error:
+            failures.append(Failure(path, first_line(error)))
+    return Outcome(
+        sum(gather_object([completed])),
+        kept,
+        gather_object(failures),
+        max(gather_object([time.perf_counter() - begin])),
+    )
+
+
+def _lossless_name(name: Path) -> Path:
+    return name if name.suffix.lower() in LOSSLESS_SUFFIXES else name.with_suffix(".png")

@@ -1,0 +1,186 @@
+"""Runs the completion network on the parts of a picture that its holes need, at a cost that follows the holes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from glcic_hub.completion.receptive_field import LayerSpan, layer_spans, padded, region
+from glcic_hub.completion.tiling import MAX_SIDE, tile
+from glcic_hub.files import first_line
+from glcic_hub.images.boxes import Box
+from glcic_hub.images.processing import Patch, PilPixels, Pixels, to_unit
+from glcic_hub.networks import CompletionNetwork
+from glcic_hub.networks.layers import ConvNormAct
+from glcic_hub.networks.table_2 import TABLE_2, Row
+
+Source: TypeAlias = tuple[Pixels | PilPixels, NDArray[np.bool_]]
+"""A picture, (H, W, 3) uint8 or float32 in [0, 1], and its hole, (H, W) boolean."""
+
+
+def open_device(device: str | torch.device | None) -> torch.device:
+    """The device of a name, if it can compute; None takes a CUDA GPU if there is one, else the CPU.
+
+    Raises:
+        ValueError: It cannot be used.
+    """
+    try:
+        opened = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros((), device=opened).item()
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError) as error:  # torch raises any of these
+        raise ValueError(f"cannot use the device {str(device)!r}: {first_line(error)}") from None
+    return opened
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether the device's memory gave out: PyTorch has an exception for that on a GPU, none on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def best_dtype(device: torch.device) -> torch.dtype:
+    """The precision that a device is fastest in, among those that give the same picture for the eye.
+
+    bfloat16 on a processor that multiplies in it (AVX512-BF16, AMX), float16 on a GPU, float32 elsewhere.
+    """
+    if device.type == "cuda":
+        return torch.float16
+    # Not public yet; without them float32 is right, only slower.
+    checks = (getattr(torch.cpu, f"_is_{name}_supported", bool) for name in ("avx512_bf16", "amx_tile"))
+    return torch.bfloat16 if device.type == "cpu" and any(check() for check in checks) else torch.float32
+
+
+class Step(NamedTuple):
+    """What a layer does along one axis to compute just what is wanted of its output."""
+
+    before: int  # zeros that go before the input, as the network pads at the picture's border
+    after: int
+    skip: int  # outputs that are not wanted
+    length: int  # outputs that are
+
+
+class Completer:
+    """Runs the completion network (sec. 3.2) on what the holes need of pictures.
+
+    The results are those of the network run on the whole picture, but for rounding; what a picture holds inside its
+    hole has no influence. Heights and widths that are no multiple of 4 count as continued by up to three pixels like
+    those at the edge.
+
+    Args:
+        network: The completion network in evaluation mode; it decides device and precision.
+    """
+
+    def __init__(self, network: CompletionNetwork) -> None:
+        self.network = network
+        self._run_layers: Callable[..., Tensor] = _run_layers
+
+    def compile(self) -> None:
+        """Compiles the layers at their first use (`torch.compile`), for regions that do not reach the border."""
+        self._run_layers = torch.compile(_run_layers, dynamic=True)
+
+    def complete(self, sources: Sequence[Source]) -> list[list[Patch]]:
+        """Completes pictures.
+
+        Returns:
+            For each picture the patches, whose holes do not overlap and together are its hole.
+        """
+        tiles = [tile(hole) for _, hole in sources]
+        fills = iter(self.fill([(source, box) for source, boxes in zip(sources, tiles, strict=True) for box in boxes]))
+        return [
+            [Patch(box, next(fills), hole[box.slices]) for box in boxes]
+            for (_, hole), boxes in zip(sources, tiles, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def fill(self, parts: Sequence[tuple[Source, Box]]) -> list[NDArray[np.float32]]:
+        """Computes what the network would put into boxes of pictures; equal regions go through it together.
+
+        Args:
+            parts: Pictures, and a box within each.
+
+        Returns:
+            (height, width, 3) float32 of each box, in [0, 1].
+
+        Raises:
+            FloatingPointError: The network gives NaN or infinity.
+        """
+        alike: dict[Any, list[int]] = defaultdict(list)
+        for number, ((_, hole), box) in enumerate(parts):
+            alike[(region(box, *hole.shape).size, *_steps(box, *hole.shape))].append(number)
+        fills: dict[int, NDArray[np.float32]] = {}
+        for ((height, width), *steps), numbers in alike.items():
+            at_border = any(step.before or step.after for axis in steps for step in axis)
+            run_layers = _run_layers if at_border else self._run_layers
+            at_once = max(1, MAX_SIDE**2 // (height * width))
+            for begin in range(0, len(numbers), at_once):
+                batch = numbers[begin : begin + at_once]
+                x = torch.cat([self._encode(*parts[number]) for number in batch])
+                x = run_layers(self.network, x.contiguous(memory_format=torch.channels_last), *steps)
+                if not x.isfinite().all():
+                    raise FloatingPointError("the network gives NaN or infinity: its weights are broken")
+                fills |= zip(batch, x.permute(0, 2, 3, 1).float().cpu().numpy(), strict=True)
+        return [fills[number] for number in range(len(parts))]
+
+    def _encode(self, source: Source, box: Box) -> Tensor:
+        """The first layer's input for a box."""
+        rgb, hole = source
+        weight = next(self.network.parameters())
+        needed = region(box, *hole.shape)
+        return self.network.encode_input(
+            *(
+                torch.from_numpy(part).to(weight.device, weight.dtype).permute(2, 0, 1)[None]
+                for part in (to_unit(_cut(rgb, needed)), _cut(hole, needed)[..., None].astype(np.float32))
+            )
+        )
+
+
+def _cut(picture: Any, box: Box) -> NDArray[Any]:
+    """A part of a picture that may reach over its lower and right edges, by pixels like those there."""
+    height, width = picture.shape[:2]
+    inside = box._replace(bottom=min(box.bottom, height), right=min(box.right, width))
+    part: NDArray[Any] = picture[inside.slices]
+    beyond = [(0, box.bottom - inside.bottom), (0, box.right - inside.right), (0, 0)]
+    return np.pad(part, beyond[: part.ndim], mode="edge") if inside != box else part
+
+
+def _steps(box: Box, height: int, width: int) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """What each layer does along the rows and along the columns for a box of a picture."""
+    rows, columns = (
+        tuple(map(_step, TABLE_2, layer_spans(span, padded(length))))
+        for span, length in ((box.rows, height), (box.columns, width))
+    )
+    return rows, columns
+
+
+def _step(row: Row, span: LayerSpan) -> Step:
+    # Without padding, the first input of a deconvolution is the first tap of output 2 i - 1.
+    skip = span.output.begin - (2 * span.inside.begin - 1) if row.type == "deconv" else 0
+    return Step(span.inside.begin - span.needed.begin, span.needed.end - span.inside.end, skip, span.output.length)
+
+
+def _run_layers(network: CompletionNetwork, x: Tensor, rows: tuple[Step, ...], columns: tuple[Step, ...]) -> Tensor:
+    for block, vertical, horizontal in zip(network.layers, rows, columns, strict=True):
+        x = _run_layer(cast(ConvNormAct, block), x, vertical, horizontal)
+    return x
+
+
+def _run_layer(block: ConvNormAct, x: Tensor, vertical: Step, horizontal: Step) -> Tensor:
+    """Runs a layer on just what is needed of its input, for just what is wanted of its output."""
+    convolution = block.conv
+    if isinstance(convolution, nn.ConvTranspose2d):
+        y = functional.conv_transpose2d(x, convolution.weight, convolution.bias, stride=convolution.stride)
+        y = y.narrow(2, vertical.skip, vertical.length).narrow(3, horizontal.skip, horizontal.length)
+    else:
+        beyond = [horizontal.before, horizontal.after, vertical.before, vertical.after]
+        if any(beyond):
+            x = functional.pad(x, beyond)
+        y = functional.conv2d(
+            x, convolution.weight, convolution.bias, stride=convolution.stride, dilation=convolution.dilation
+        )
+    return block.after_conv(y)

@@ -1,0 +1,111 @@
+"""Which part of a picture the completion network needs to see for a hole, layer by layer; integer geometry alone.
+
+An output pixel depends on a bounded part of the picture (sec. 3.2). So a hole is completed exactly by the region
+around it, and of each layer's output only what later layers need for the hole has to be computed.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from glcic_hub.images.boxes import Box, Span
+from glcic_hub.networks.table_2 import PAPER_WIDTH, STRIDE, TABLE_2, Row
+
+REACH = 150
+"""Pixels that an output pixel sees at most to the right and below; to the left and above it may be three more."""
+
+
+class LayerSpan(NamedTuple):
+    """What a layer needs along one axis, in positions of its input."""
+
+    needed: Span  # may lie beyond the picture, where the network pads with zeros
+    inside: Span  # the part of it in the picture
+    output: Span  # what of the layer's output is wanted, in positions of its output
+
+
+def input_span(row: Row, output: Span) -> Span:
+    """What of a layer's input a span of its output depends on; it may lie beyond the picture."""
+    if row.type == "deconv":
+        # Output o has input i at tap o + 1 - 2 i, of 4 taps.
+        return Span((output.begin - 1) // 2, output.end // 2 + 1)
+    padding = row.dilation * (row.kernel // 2)
+    stride = int(row.stride)
+    return Span(output.begin * stride - padding, (output.end - 1) * stride + padding + 1)
+
+
+def padded(length: int) -> int:
+    """The length that the network sees: a multiple of 4."""
+    return length + -length % STRIDE
+
+
+def layer_spans(output: Span, length: int) -> tuple[LayerSpan, ...]:
+    """What each layer needs along one axis for a span of the completed picture.
+
+    Args:
+        output: The span, within the picture.
+        length: The picture's length along the axis, a multiple of 4.
+
+    Returns:
+        An entry for each row of table 2.
+    """
+    lengths = []
+    for row in TABLE_2:
+        lengths.append(length)
+        length = round(length / row.stride)
+    spans = []
+    for row, available in zip(reversed(TABLE_2), reversed(lengths), strict=True):
+        needed = input_span(row, output)
+        inside = Span(max(0, needed.begin), min(available, needed.end))
+        spans.append(LayerSpan(needed, inside, output))
+        output = inside
+    return tuple(reversed(spans))
+
+
+def region(box: Box, height: int, width: int) -> Box:
+    """What of a picture the network sees to complete a box; of the picture as padded to multiples of 4.
+
+    Args:
+        box: Within the picture.
+        height: Of the picture, in pixels.
+        width: Of the picture.
+    """
+    rows = layer_spans(box.rows, padded(height))[0].inside
+    columns = layer_spans(box.columns, padded(width))[0].inside
+    return Box(rows.begin, columns.begin, rows.end, columns.end)
+
+
+def multiply_adds(box: Box, height: int, width: int, network_width: int = PAPER_WIDTH) -> int:
+    """The multiply-adds that completing a box takes.
+
+    Args:
+        box: Within the picture.
+        height: Of the picture, in pixels.
+        width: Of the picture.
+        network_width: Base width of the network.
+    """
+    rows, columns = _lengths(box.rows, padded(height)), _lengths(box.columns, padded(width))
+    return int(np.dot(np.multiply(rows, columns), _weights(network_width)))
+
+
+@lru_cache(maxsize=100_000)
+def _lengths(output: Span, length: int) -> tuple[int, ...]:
+    """How many positions each layer works on along one axis: a deconvolution of its input, others of their output."""
+    spans = layer_spans(output, length)
+    worked_on = [
+        span.inside if row.type == "deconv" else span.output for row, span in zip(TABLE_2, spans, strict=True)
+    ]
+    return tuple(span.length for span in worked_on)
+
+
+@lru_cache
+def _weights(network_width: int) -> tuple[int, ...]:
+    """The multiply-adds of each layer for one of those positions."""
+    weights, inputs = [], 4
+    for row in TABLE_2:
+        outputs = row.outputs if row.type == "output" else row.outputs * network_width // PAPER_WIDTH
+        weights.append(row.kernel**2 * inputs * outputs)
+        inputs = outputs
+    return tuple(weights)

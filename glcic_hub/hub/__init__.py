@@ -1,0 +1,1 @@
+"""Models as files and on the Hub."""

@@ -1,0 +1,171 @@
+"""Masks: those that users give, and random ones for training and evaluation."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from glcic_hub.images.files import load_image, orientation_of
+from glcic_hub.images.processing import OpenedPicture, PictureLike, check_range, load_pil, turn_upright
+
+MASK_THRESHOLD = 0.2
+"""Pixels of a mask above this belong to the hole. The authors' value: it takes in the soft edge of an antialiased mask
+and leaves out the noise around the edge of one that was saved as JPEG."""
+
+
+def open_mask(mask: PictureLike, *, invert: bool = False) -> NDArray[np.bool_]:
+    """Opens a mask: white, 1 or True marks the pixels to complete.
+
+    Soft masks (antialiased, or saved as JPEG) count from 0.2 of full white on. Whole numbers are read as 0 to 255, or
+    as 0 and 1 if there is none above 1. Colours are read by their brightness, transparent pixels as black.
+
+    Args:
+        mask: A path, a PIL image, a NumPy array (H, W) or (H, W, 1), or a tensor (H, W) or (1, H, W).
+        invert: Read black, 0 or False as the pixels to complete.
+
+    Returns:
+        (H, W) boolean hole, turned as EXIF orientation says.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The mask is broken, or of another kind, shape or range.
+    """
+    if isinstance(mask, (str, Path)):
+        mask = _mask_from_pil(load_image(mask), name=str(mask))
+    elif isinstance(mask, Image.Image):
+        mask = _mask_from_pil(mask, name="mask")
+    elif isinstance(mask, torch.Tensor):
+        mask = mask[0] if mask.ndim == 3 and mask.shape[0] == 1 else mask
+        mask = (mask.detach().cpu().float() if mask.is_floating_point() else mask.cpu()).numpy()
+    elif isinstance(mask, np.ndarray):
+        mask = mask[..., 0] if mask.ndim == 3 and mask.shape[2] == 1 else mask
+    else:
+        raise ValueError(f"mask must be a path, PIL image, NumPy array or tensor, not {type(mask).__name__}")
+    if mask.ndim != 2:
+        raise ValueError(f"mask must have one channel, (H, W); got shape {mask.shape}")
+    if mask.dtype == np.bool_:
+        return ~mask if invert else mask
+    if mask.dtype == np.uint8:  # the same in one pass, by whole numbers
+        full = 255 if mask.max(initial=0) > 1 else 1
+        if invert:
+            return np.asarray(mask < math.ceil((1 - MASK_THRESHOLD) * full))
+        return np.asarray(mask > math.floor(MASK_THRESHOLD * full))
+    soft = _unit_mask(mask)
+    return np.asarray((1 - soft if invert else soft) > MASK_THRESHOLD)
+
+
+def transparent_pixels(picture: OpenedPicture) -> NDArray[np.bool_]:
+    """The hole that a picture's transparent pixels make, (H, W) boolean: those that are not fully opaque.
+
+    Raises:
+        ValueError: The picture has no transparency.
+    """
+    if picture.alpha is None:
+        raise ValueError("no mask was given, and the image has no transparent pixels to take it from")
+    return np.asarray(picture.alpha < 255)
+
+
+class Rectangle(NamedTuple):
+    """A rectangular hole, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def mask(self, height: int, width: int) -> NDArray[np.uint8]:
+        """The (height, width) mask of 0 and 1; 1 = pixel to complete."""
+        mask = np.zeros((height, width), np.uint8)
+        mask[self.top : self.top + self.height, self.left : self.left + self.width] = 1
+        return mask
+
+
+def random_rectangle(random: np.random.Generator, height: int, width: int, hole_size: tuple[int, int]) -> Rectangle:
+    """Draws one rectangular hole at a random place, as the paper's training does (sec. 3.4).
+
+    Args:
+        random: Source of randomness; the same state gives the same hole.
+        height: Height of the picture in pixels.
+        width: Width of the picture in pixels.
+        hole_size: Least and greatest side of the hole in pixels, both included; height and width are drawn
+            separately. [96, 128] in the paper.
+
+    Raises:
+        ValueError: The greatest hole does not fit.
+    """
+    least, greatest = hole_size
+    if not 1 <= least <= greatest <= min(height, width):
+        raise ValueError(f"a hole of [{least}, {greatest}] pixels does not fit a picture of {width}x{height}")
+    hole_height, hole_width = random.integers(least, greatest + 1, size=2)
+    top = random.integers(0, height - hole_height + 1)
+    left = random.integers(0, width - hole_width + 1)
+    return Rectangle(int(top), int(left), int(hole_height), int(hole_width))
+
+
+def random_strokes(random: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    """Draws free-form strokes, as one would paint them over what should go: 1 to 4 bent lines of round ends.
+
+    Args:
+        random: Source of randomness; the same state gives the same strokes.
+        height: Height of the picture in pixels, at least 16.
+        width: Width of the picture in pixels, at least 16.
+
+    Returns:
+        (height, width) of 0 and 1, 5 to 25 % of which are 1.
+    """
+    side = min(height, width)
+    while True:
+        mask = np.zeros((height, width), np.uint8)
+        for _ in range(random.integers(1, 5)):
+            thickness = max(1, int(random.integers(side // 20, side // 6)))
+            point = random.integers(0, [width, height])
+            angle = random.uniform(0, 2 * math.pi)
+            for _ in range(random.integers(2, 9)):
+                angle += random.uniform(-1, 1)
+                step = random.uniform(0.05, 0.25) * side
+                following = np.rint(point + step * np.array([math.cos(angle), math.sin(angle)])).astype(int)
+                cv2.line(mask, point.tolist(), following.tolist(), 1, thickness)
+                point = following
+        if 0.05 <= mask.mean() <= 0.25:
+            return mask
+
+
+def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:
+    """The (H, W) brightness of a mask image, turned upright."""
+    orientation = orientation_of(load_pil(image, name))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
+    if image.mode.startswith("I;16") or image.mode == "I":
+        values = np.asarray(turn_upright(image, orientation))
+        # Mode I is that of 16 bits in older files, and of 0 to 255 where an array of whole numbers was made an image.
+        return values if image.mode == "I" and values.max(initial=0) <= 255 else values / np.float32(65535)
+    if image.mode not in ("1", "F", "L"):
+        image = image.convert("L")
+    upright = turn_upright(image, orientation)
+    if upright.mode == "F":
+        return np.asarray(upright)
+    values = np.zeros((upright.height, upright.width), np.uint8)
+    if box := upright.getbbox():  # most of a mask is black, which need not be copied
+        left, top, right, bottom = box
+        values[top:bottom, left:right] = np.asarray(upright.crop(box).convert("L"))
+    return values
+
+
+def _unit_mask(mask: NDArray[Any]) -> NDArray[np.float32]:
+    """A mask of any number type as (H, W) float32 in [0, 1]."""
+    if np.issubdtype(mask.dtype, np.floating):
+        check_range(mask, "float mask")
+        return mask.astype(np.float32)
+    if not np.issubdtype(mask.dtype, np.integer):
+        raise ValueError(f"mask must be bool, whole numbers or float, not {mask.dtype}")
+    least, greatest = (int(mask.min()), int(mask.max())) if mask.size else (0, 0)
+    if least < 0 or greatest > 255:
+        raise ValueError(f"mask of whole numbers must be in [0, 255], and is in [{least}, {greatest}]")
+    return mask.astype(np.float32) / np.float32(255 if greatest > 1 else 1)

@@ -1,0 +1,190 @@
+"""The folder of a run: checkpoints, pictures, models, written whole or not at all, and a log that grows by lines."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from matplotlib.figure import Figure
+from PIL import Image
+
+from glcic_hub.files import first_line, printable, write_text, write_whole
+from glcic_hub.training.recipe import Recipe
+
+CHECKPOINT_NAME = re.compile(r"checkpoint-\d{8,}")
+
+
+class Run:
+    """The folder of a run, and what is in it.
+
+    Only the main process writes, but for its own random state that each process adds to a checkpoint.
+    """
+
+    def __init__(self, folder: Path, checkpoints_kept: int) -> None:
+        self.folder = folder
+        self.checkpoints_kept = checkpoints_kept
+        self.recipe_file = folder / "recipe.yaml"
+        self.facts_file = folder / "run.json"
+        self.log_file = folder / "log.jsonl"
+        self.unreadable_file = folder / "unreadable.txt"
+        self.model = folder / "model"
+        self.best = folder / "best"
+        self.grids = folder / "grids"
+
+    def begin(self, recipe: Recipe, facts: dict[str, Any]) -> None:
+        """Writes down what a new run is; what is left of one that never saved goes."""
+        for path in (self.log_file, self.unreadable_file):
+            path.unlink(missing_ok=True)
+        for folder in (self.best, self.grids):
+            shutil.rmtree(folder, ignore_errors=True)
+        recipe.save(self.recipe_file)
+        write_text(self.facts_file, json.dumps(facts, indent=2) + "\n")
+
+    def facts(self) -> dict[str, Any]:
+        """What was found out when the run began: data, mean pixel."""
+        facts: dict[str, Any] = json.loads(self.facts_file.read_text(encoding="utf-8"))
+        return facts
+
+    def check_same(self, recipe: Recipe, facts: dict[str, Any]) -> None:
+        """Makes sure that a run goes on as it began.
+
+        Args:
+            recipe: The recipe to go on with.
+            facts: What is known now and must be as it was.
+
+        Raises:
+            ValueError: Something differs; the message names each difference.
+        """
+        if differences := Recipe.load(str(self.recipe_file)).differences(recipe):
+            raise ValueError(f"{self.folder} was begun with another recipe: {differences}")
+        begun = self.facts()
+        if changed := [f"{name} {begun[name]} and {facts[name]}" for name in facts if begun[name] != facts[name]]:
+            raise ValueError(f"{self.folder} was begun otherwise: {', '.join(changed)}")
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints, all of them whole, oldest first."""
+        return sorted(path for path in self.folder.glob("checkpoint-*") if CHECKPOINT_NAME.fullmatch(path.name))
+
+    def newest_step(self) -> int:
+        """How many steps the newest checkpoint has behind it; 0 if there is none."""
+        checkpoints = self.checkpoints()
+        return int(checkpoints[-1].name.removeprefix("checkpoint-")) if checkpoints else 0
+
+    def last_good(self) -> str:
+        """Says for an error message what there is to resume from."""
+        checkpoints = self.checkpoints()
+        return f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "there is no checkpoint yet"
+
+    def save_checkpoint(self, accelerator: Accelerator, step: int) -> None:
+        """Saves the state of the run after `step` steps, and drops the oldest checkpoints. All processes call it.
+
+        Raises:
+            OSError: It cannot be written; the older checkpoints stay.
+        """
+        unfinished = self.folder / f".unfinished-checkpoint-{step:08d}"
+        if accelerator.is_main_process:
+            self._clear()
+        accelerator.wait_for_everyone()
+        try:
+            accelerator.save_state(str(unfinished))
+        except Exception as error:  # torch and safetensors have their own for a full disk
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise OSError(f"cannot write a checkpoint into {self.folder}: {first_line(error)}") from None
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            unfinished.replace(self.folder / f"checkpoint-{step:08d}")
+            for old in self.checkpoints()[: -self.checkpoints_kept]:
+                old.replace(self.folder / f".unfinished-{old.name}")
+            self._clear()
+        accelerator.wait_for_everyone()
+
+    def _clear(self) -> None:
+        for leftover in self.folder.glob(".unfinished-*"):
+            shutil.rmtree(leftover)
+
+    def load_checkpoint(self, accelerator: Accelerator) -> None:
+        """Loads the newest checkpoint.
+
+        Raises:
+            ValueError: It is broken, or of another precision.
+        """
+        newest = self.checkpoints()[-1]
+        try:
+            accelerator.load_state(str(newest))
+        except Exception as error:  # of safetensors, torch or the file system
+            raise ValueError(
+                f"cannot resume from {newest}: {first_line(error)}; if it is broken, remove it to resume from an "
+                "older one; if the run was begun with another --mixed-precision, give that"
+            ) from None
+
+    def replace_model(self, folder: Path, write: Callable[[Path], None]) -> None:
+        """Replaces `model` or `best` by what `write` puts into a new folder."""
+        new, old = (self.folder / f".unfinished-{age}-{folder.name}" for age in ("new", "old"))
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        try:
+            new.mkdir()
+            write(new)
+        except OSError:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        if folder.exists():
+            folder.replace(old)
+        new.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def save_grid(self, picture: Image.Image, step: int) -> None:
+        """Saves a grid of validation pictures."""
+        self.grids.mkdir(exist_ok=True)
+        write_whole(self.grids / f"step-{step:08d}.png", lambda path: picture.save(path, "PNG"))
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Adds a line to the log."""
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The lines of the log."""
+        if not self.log_file.exists():
+            return []
+        return [
+            json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines() if line.endswith("}")
+        ]
+
+    def cut_log(self, step: int) -> None:
+        """Drops the lines after a step, which a resumed run writes again."""
+        lines = [json.dumps(entry) + "\n" for entry in self.read_log() if entry["step"] <= step]
+        write_text(self.log_file, "".join(lines))
+
+    def note_unreadable(self, names: Iterable[str]) -> tuple[int, list[str]]:
+        """Adds the names of photographs that cannot be read to a list; returns its length and those that are new."""
+        known = self.unreadable_file.read_text(encoding="utf-8").splitlines() if self.unreadable_file.exists() else []
+        new = sorted({printable(name) for name in names} - set(known))
+        if new:
+            write_text(self.unreadable_file, "".join(f"{name}\n" for name in [*known, *new]))
+        return len(known) + len(new), new
+
+    def plot(self, recipe: Recipe) -> None:
+        """Draws the losses over the three phases, and the validation figures, into `losses.png`."""
+        log = self.read_log()
+        curves = [
+            ("mse", "eq. 2, squared error in the hole"),
+            ("discriminator", "eq. 4, discriminators"),
+            ("adversarial", "eq. 5, adversarial term"),
+            ("psnr", "PSNR in the hole, dB"),
+            ("ssim", "SSIM in the hole"),
+            ("texture", "texture ratio"),
+        ]
+        figure = Figure(figsize=(12, 6), layout="constrained")
+        for axes, (name, title) in zip(figure.subplots(2, 3).flat, curves, strict=True):
+            points = [(entry["step"], entry[name]) for entry in log if name in entry]
+            axes.plot(*zip(*points, strict=True), linewidth=1) if points else axes.text(0.5, 0.5, "none", ha="center")
+            axes.set(title=title, xlabel="step", xlim=(0, recipe.phase_ends[-1]))
+            for end in recipe.phase_ends[:2]:
+                axes.axvline(end, color="grey", linestyle=":", linewidth=1)
+        write_whole(self.folder / "losses.png", lambda path: figure.savefig(path, dpi=100))
