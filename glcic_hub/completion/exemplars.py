@@ -46,7 +46,7 @@ MARGIN = 32, 384
 TOGETHER = 8
 """Holes at most so far apart, in pixels, are completed together."""
 
-GUIDE_DEPTH = 48
+GUIDE_DEPTH = 32
 """The network completes a copy in which the hole is at most so deep, in pixels: what it knows best."""
 
 SHALLOW = 4
@@ -185,7 +185,7 @@ def _parts(hole: Hole) -> Iterator[tuple[Hole, Box]]:
 
 
 def small_copy(image: NDArray[np.float32], hole: Hole) -> tuple[NDArray[np.float32], Hole]:
-    """Shrinks a picture until its hole is at most 48 pixels deep, by a power of two.
+    """Shrinks a picture until its hole is at most 32 pixels deep, by a power of two.
 
     Args:
         image: (H, W, 3) float32 in [0, 1]. What it holds inside the hole has no influence.
