@@ -65,7 +65,8 @@ setup(
             "glcic_hub.completion._exemplars",
             ["glcic_hub/completion/_exemplars.cpp"],
             cxx_std=17,
-            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off"],
+            extra_compile_args=[] if sys.platform == "win32" else ["-O3", "-ffp-contract=off", "-pthread"],
+            extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
         )
     ],
 )
