@@ -19,9 +19,7 @@ from glcic_hub.completion.completer import Completer, best_dtype, is_out_of_memo
 from glcic_hub.completion.exemplars import complete_from_exemplars
 from glcic_hub.completion.receptive_field import REACH
 from glcic_hub.config import GLCICConfig
-from glcic_hub.hub.card import write_card
 from glcic_hub.hub.model_files import load_model, save_model
-from glcic_hub.hub.transfer import fetch_model, upload_model
 from glcic_hub.images.before_after import side_by_side
 from glcic_hub.images.masks import open_mask, transparent_pixels
 from glcic_hub.images.processing import OpenedPicture, Picture, PictureLike, open_picture
@@ -122,6 +120,8 @@ class GLCICPipeline:
             ValueError: The model's files are broken, do not fit each other or are pickles, or as for the class.
             OSError: The Hub cannot be reached or fails, or the disk is full.
         """
+        from glcic_hub.hub.transfer import fetch_model  # the Hub's library takes a while to import
+
         folder = fetch_model(
             PRETRAINED if model is None else model,
             revision=revision,
@@ -167,6 +167,9 @@ class GLCICPipeline:
             PermissionError: There is no token, or it is refused.
             OSError: The Hub cannot be reached or fails.
         """
+        from glcic_hub.hub.card import write_card
+        from glcic_hub.hub.transfer import upload_model
+
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             self.save_pretrained(folder)

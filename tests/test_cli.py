@@ -360,3 +360,25 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--resume"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if "glcic" in line]
     assert len(errors) == 1 and re.search(r"none of the 1 photographs can be read, .*a\.png for one", errors[0])
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"]])
+def test_what_asks_for_little_imports_little(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from glcic_hub.cli.main import main
+try:
+    main({arguments})
+except SystemExit:
+    pass
+print({{"torch", "numpy", "cv2", "gradio", "huggingface_hub", "scipy"}} & set(sys.modules), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() and done.stderr.strip() == "set()"
+
+
+def test_options_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["complete", "image.png", "--mask", "mask.png", "-o", "out.png"])
+    assert stopped.value.code == 2
+    assert "--mask" in capsys.readouterr().err

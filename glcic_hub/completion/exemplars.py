@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
+import scipy.fft
 import scipy.ndimage
-import scipy.signal
 import torch
 from numpy.typing import NDArray
 
@@ -366,10 +366,12 @@ def _box_sums(values: NDArray[Any], radius: int) -> NDArray[np.int32]:
 def lattice_offsets(scale: Scale) -> Labels:
     """Offsets on a lattice that lead from a fair part of the hole to known pixels: (n, 2), dy and dx."""
     height, width = scale.hole.shape
-    known, hole = scale.known.astype(np.float64), scale.hole[::-1, ::-1].astype(np.float64)
-    reached = np.rint(scipy.signal.fftconvolve(known, hole))  # for dy, dx at [dy + H - 1, dx + W - 1]
+    # How many pixels of the hole reach a known one: their correlation, with dy, dx at [dy + H - 1, dx + W - 1].
+    size = [scipy.fft.next_fast_len(2 * side - 1, real=True) for side in scale.hole.shape]
+    known, hole = (scipy.fft.rfft2(part, size) for part in (scale.known, scale.hole[::-1, ::-1]))
+    reached = np.rint(scipy.fft.irfft2(known * hole, size)[: 2 * height - 1, : 2 * width - 1])
     dy, dx = np.mgrid[1 - height : height, 1 - width : width]
-    fair = reached >= max(1, REACHES * hole.sum())
+    fair = reached >= max(1, REACHES * scale.hole.sum())
     step = max(LATTICE_STEP, math.ceil(math.sqrt(fair.sum() / LATTICE_SIZE)))
     wanted = fair & (dy % step == 0) & (dx % step == 0)
     return np.stack([dy[wanted], dx[wanted]], axis=1).astype(np.int32)

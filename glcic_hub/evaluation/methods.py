@@ -90,6 +90,11 @@ BASELINES: dict[str, Method] = {name: partial(_baseline, fill) for name, fill in
 """The fills, under the rules that hold for models."""
 
 
+def default_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
+    """Gives what people get of a model without asking, under its name: what raters of a study see."""
+    return {name: lambda image, mask: pipe(image, mask)}
+
+
 def make_methods(
     models: Mapping[str, GLCICPipeline],
     baselines: Sequence[str] = (),
@@ -100,7 +105,8 @@ def make_methods(
     Args:
         models: By name.
         baselines: Of `ALL_BASELINES`.
-        of_model: What is measured of a model: `model_methods`, or `network_methods` for the paper's experiments.
+        of_model: What is measured of a model: `model_methods`, `network_methods` for the paper's experiments, or
+            `default_methods`.
 
     Raises:
         ValueError: No such baseline, it is not installed, or a model has its name.

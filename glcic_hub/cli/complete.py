@@ -1,0 +1,116 @@
+"""`glcic complete`: an image, or a folder of images."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from glcic_hub.cli.common import FAILED, OK, add_model, load_pipeline, say
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `glcic complete`."""
+    parser.set_defaults(run=lambda options: _run(parser, options))
+    parser.add_argument("image", type=Path, nargs="?", metavar="IMAGE", help="a picture, or a folder of pictures")
+    parser.add_argument(
+        "mask",
+        type=Path,
+        nargs="?",
+        metavar="MASK",
+        help="white = complete; for a folder of pictures, one mask for all or a folder of masks of the same names",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file; for a folder of pictures a folder"
+    )
+    parser.add_argument("--mask-from-alpha", action="store_true", help="complete the transparent pixels; no MASK")
+    parser.add_argument("--invert-mask", action="store_true", help="black = complete")
+    parser.add_argument("--sample", metavar="NAME", help="coffee, chelsea, astronaut or rocket; no IMAGE, no MASK")
+    parser.add_argument(
+        "--detail",
+        choices=["exemplars", "none"],
+        default="exemplars",
+        help="from around the hole, led by the network (default); or the network's fill as it is",
+    )
+    parser.add_argument("--blend", choices=["none", "poisson"], default="none", help="post-processing (default: none)")
+    parser.add_argument(
+        "--large-holes",
+        choices=["coarse_to_fine", "direct"],
+        default="coarse_to_fine",
+        help="of --detail none, holes too large for the network: from a smaller copy first (default), or as they are",
+    )
+    parser.add_argument(
+        "--comparison", type=Path, metavar="FILE", help="also write hole, result and original in a row"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what OUT holds already")
+    add_model(parser)
+
+
+def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    given = [name for name in ("image", "mask") if getattr(options, name) is not None]
+    expected = [] if options.sample else ["image"] if options.mask_from_alpha else ["image", "mask"]
+    if given != expected or (options.sample and options.mask_from_alpha):
+        parser.error("give IMAGE and MASK, or IMAGE and --mask-from-alpha, or --sample NAME")
+    if options.image is not None and options.image.is_dir():
+        return _complete_folder(parser, options)
+    return _complete_picture(options)
+
+
+def _complete_picture(options: argparse.Namespace) -> int:
+    from glcic_hub.images.before_after import side_by_side
+    from glcic_hub.images.files import check_output, save_picture
+    from glcic_hub.images.samples import load_sample
+
+    for path in (options.image, options.mask):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"no file or folder {path}")
+    outputs = [path for path in (options.output, options.comparison) if path is not None]
+    for path in outputs:
+        check_output(path, overwrite=options.overwrite)
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise ValueError(f"{options.comparison} cannot hold both the result and the comparison")
+    image, mask = load_sample(options.sample) if options.sample else (options.image, options.mask)
+    settings = {name: getattr(options, name) for name in ("detail", "blend", "invert_mask", "large_holes")}
+    completed = load_pipeline(options)(image, mask, **settings)
+    pictures = [completed]
+    if options.comparison is not None:  # before the result may overwrite the picture or the mask
+        pictures.append(side_by_side(image, mask, completed, invert_mask=options.invert_mask))
+    for picture, path in zip(pictures, outputs, strict=True):
+        save_picture(picture, path, overwrite=options.overwrite)
+        print(f"wrote {path}")
+    if options.output.suffix.lower() in (".jpg", ".jpeg"):
+        say("note: JPEG changes pixels outside the hole, too; write a .png to keep them")
+    return OK
+
+
+def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if options.comparison is not None:
+        parser.error("--comparison is for a single picture")
+    from glcic_hub.batch import complete_folder
+    from glcic_hub.distributed import join_processes
+
+    accelerator = join_processes()
+    if accelerator.num_processes > 1 and options.device is None:
+        options.device = accelerator.device
+    outcome = complete_folder(
+        load_pipeline(options),
+        options.image,
+        options.mask,
+        options.output,
+        detail=options.detail,
+        blend=options.blend,
+        invert_mask=options.invert_mask,
+        large_holes=options.large_holes,
+        overwrite=options.overwrite,
+    )
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        for failure in outcome.failures:
+            say(f"error: {failure.path}: {failure.reason}")
+        rate = outcome.completed / outcome.seconds
+        print(f"completed {outcome.completed} pictures in {outcome.seconds:.1f} s, {rate:.2f} a second")
+        if outcome.kept:
+            print(f"kept {outcome.kept} that {options.output} held already; --overwrite replaces them")
+        if outcome.failures:
+            say(f"{len(outcome.failures)} pictures failed")
+    # Accelerate's launcher stops all processes as soon as one fails, and the main one may still be writing.
+    return FAILED if outcome.failures and accelerator.is_main_process else OK

@@ -1,0 +1,28 @@
+"""`glcic demo`: the demo in the browser."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+
+from glcic_hub.cli.common import OK, needs, port
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `glcic demo`."""
+    parser.set_defaults(run=_run)
+    parser.add_argument("--host", help="address to listen on; 0.0.0.0 for all (default: this machine alone)")
+    parser.add_argument("--port", type=port, metavar="N", help="default: the first free one from 7860 on")
+    parser.add_argument("--model", metavar="FOLDER|USER/NAME", help="default: that of the package")
+    parser.add_argument("--share", action="store_true", help="also serve under a public address that Gradio lends")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from glcic_hub.demo.folder import use_own_folder
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C, and removes its files
+    use_own_folder()
+    with needs("demo", "the demo"):
+        from glcic_hub.demo.app import launch, make_demo
+    launch(make_demo(options.model), host=options.host, port=options.port, share=options.share)
+    return OK
