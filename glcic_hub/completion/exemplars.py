@@ -29,8 +29,7 @@ from glcic_hub.completion.blending import blend_patches, fast_marching
 from glcic_hub.completion.completer import Completer
 from glcic_hub.completion.tiling import far_apart
 from glcic_hub.images.boxes import Box, bounds
-from glcic_hub.images.processing import MIN_IMAGE_SIDE as LEAST_SIDE
-from glcic_hub.images.processing import Patch, PilPixels, Pixels, to_uint8, to_unit
+from glcic_hub.images.processing import MIN_IMAGE_SIDE, Patch, PilPixels, Pixels, to_uint8, to_unit
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Hole: TypeAlias = NDArray[np.bool_]
@@ -101,7 +100,7 @@ RARE = 2
 TINT_RADIUS, SHAPE_RADIUS = 8, 1
 """Radii in pixels of the squares, run three times over the fill, whose mean colours are drawn to the guide's."""
 
-SHAPED = 0.4
+SHAPED = 0.35
 """How far shapes are drawn, tints being drawn all the way: a copy is one of many possible, the guide is their mean."""
 
 DRAWN = 2
@@ -197,7 +196,7 @@ def small_copy(image: NDArray[np.float32], hole: Hole) -> tuple[NDArray[np.float
     """
     height, width = hole.shape
     scale = 2 ** max(0, math.ceil(math.log2(_depth(hole) / GUIDE_DEPTH)))
-    size = (max(LEAST_SIDE, -(-width // scale)), max(LEAST_SIDE, -(-height // scale)))
+    size = (max(MIN_IMAGE_SIDE, -(-width // scale)), max(MIN_IMAGE_SIDE, -(-height // scale)))
     share = cv2.resize((~hole).astype(np.float32), size, interpolation=cv2.INTER_AREA)
     total = cv2.resize(np.where(hole[..., None], 0, image), size, interpolation=cv2.INTER_AREA)
     gap = share < min(0.5, share.max())
