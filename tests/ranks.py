@@ -16,6 +16,7 @@ from torch import nn
 from glcic_hub.data.photographs import Folder
 from glcic_hub.training import steps, trainer
 from glcic_hub.training.data import load_batches
+from glcic_hub.training.options import TrainingOptions
 from tests.training_parts import SMALL, make_networks
 
 
@@ -62,7 +63,7 @@ def train_and_watch(photographs: Path, output: Path) -> list[str]:
             written.append(path)
 
     sys.addaudithook(watch)
-    trainer.train(SMALL, photographs, output, workers=0, save_every=5, validate_every=5, keep=9)
+    trainer.train(SMALL, photographs, output, TrainingOptions(workers=0, save_every=5, validate_every=5, keep=9))
     return sorted(set(written))
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from glcic_hub.training.loop import learning_rate_at
 from glcic_hub.training.recipe import Recipe, recipe_names
+from glcic_hub.training.trainer import learning_rate_at
 from tests.conftest import ROOT
 from tests.training_parts import SMALL
 

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from glcic_hub import GLCICPipeline
 from glcic_hub.evaluation.metrics import METRICS
 from glcic_hub.hub.model_files import load_discriminator
+from glcic_hub.training.options import TrainingOptions
 from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.trainer import train
 from tests.conftest import ENVIRONMENT, LAUNCH_TWO, MEAN_PIXEL, ROOT, TWO_PROCESSES, make_hole, make_photo
@@ -55,7 +56,7 @@ def small_cards() -> Iterator[None]:
 def trained(tmp_path_factory: pytest.TempPathFactory, photographs: Path) -> Path:
     """A whole run of 10 steps, all checkpoints kept; not to be changed."""
     folder = tmp_path_factory.mktemp("trained") / "run"
-    train(SMALL, photographs, folder, workers=0, save_every=1, validate_every=2, keep=99)
+    train(SMALL, photographs, folder, TrainingOptions(workers=0, save_every=1, validate_every=2, keep=99))
     return folder
 
 
@@ -129,7 +130,7 @@ def test_the_result_completes_and_can_be_trained_further(trained: Path, photogra
         SMALL, completion_steps=0, discriminator_steps=0, total_steps=1, joint_learning_rate=1e-12,
         discriminator_learning_rate=1e-12,
     )  # fmt: skip
-    tuned = train(without_pretraining, photographs, tmp_path / "tuned", start_from=model, **QUIET)
+    tuned = train(without_pretraining, photographs, tmp_path / "tuned", TrainingOptions(start_from=model, **QUIET))
     before, after = (load_discriminator(folder, pipe.config) for folder in (model, tuned))
     assert before is not None and after is not None
     old, new = dict(before.named_parameters()), dict(after.named_parameters())
@@ -151,7 +152,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(trained: Path, photographs: P
         shutil.copytree(trained, run)
         for checkpoint in sorted(run.glob("checkpoint-*"))[step:]:
             shutil.rmtree(checkpoint)
-        train(SMALL, photographs, run, resume=True, save_every=1, validate_every=2, **QUIET)
+        train(SMALL, photographs, run, TrainingOptions(resume=True, save_every=1, validate_every=2, **QUIET))
         assert_same_weights(run / "checkpoint-00000010", trained / "checkpoint-00000010")
         logs = read_log(run), read_log(trained)
         for entry in [*logs[0], *logs[1]]:
@@ -162,7 +163,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(trained: Path, photographs: P
 def test_a_killed_run_equals_an_uninterrupted_one(photographs: Path, tmp_path: Path) -> None:
     """SIGKILL at a random moment of each phase, then the end; on two threads, in single precision."""
     longer = dataclasses.replace(SMALL, completion_steps=25, discriminator_steps=25, total_steps=75)
-    train(longer, photographs, tmp_path / "whole", save_every=5, **QUIET)
+    train(longer, photographs, tmp_path / "whole", TrainingOptions(save_every=5, **QUIET))
     longer.save(tmp_path / "recipe.yaml")
     run = tmp_path / "killed"
     arguments = ["--data", photographs, "--output", run, "--recipe", tmp_path / "recipe.yaml", "--save-every", 5]
@@ -183,7 +184,7 @@ def test_a_killed_run_equals_an_uninterrupted_one(photographs: Path, tmp_path: P
             assert process.wait() == -signal.SIGKILL, process.stderr.read().decode()  # type: ignore[union-attr]
         newest = int(max(run.glob("checkpoint-*")).name[-8:])
         assert wanted <= newest < 75
-    train(longer, photographs, run, resume=True, save_every=5, **QUIET)
+    train(longer, photographs, run, TrainingOptions(resume=True, save_every=5, **QUIET))
     assert_same_weights(run / "checkpoint-00000075", tmp_path / "whole" / "checkpoint-00000075")
     assert_same_weights(run / "model", tmp_path / "whole" / "model")
 
@@ -238,7 +239,7 @@ def test_two_processes(photographs: Path, tmp_path: Path) -> None:
         together = load_file(tmp_path / "run" / f"step-{name}.safetensors")
         assert all(torch.allclose(tensor, together[key], atol=1e-5) for key, tensor in network.state_dict().items())
     shutil.rmtree(tmp_path / "run" / "checkpoint-00000010")
-    train(SMALL, photographs, tmp_path / "run", resume=True, **QUIET)
+    train(SMALL, photographs, tmp_path / "run", TrainingOptions(resume=True, **QUIET))
 
 
 def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> None:
@@ -271,17 +272,19 @@ def test_a_run_is_resumed_without_the_model_that_it_started_from(
     start = tmp_path / "start"
     shutil.copytree(model_folder, start)
     tuning = dataclasses.replace(SMALL, completion_steps=0, discriminator_steps=2, total_steps=4)
-    train(tuning, photographs, tmp_path / "run", start_from=start, **QUIET)
+    train(tuning, photographs, tmp_path / "run", TrainingOptions(start_from=start, **QUIET))
     whole = weights_of(tmp_path / "run" / "checkpoint-00000004")
     shutil.rmtree(tmp_path / "run" / "checkpoint-00000004")
     shutil.rmtree(start)
-    train(tuning, photographs, tmp_path / "run", resume=True, **QUIET)
+    train(tuning, photographs, tmp_path / "run", TrainingOptions(resume=True, **QUIET))
     again = weights_of(tmp_path / "run" / "checkpoint-00000004")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_without_discriminators_all_is_phase_1(photographs: Path, tmp_path: Path) -> None:
-    model = train(dataclasses.replace(SMALL, discriminators="none"), photographs, tmp_path / "run", **QUIET)
+    model = train(
+        dataclasses.replace(SMALL, discriminators="none"), photographs, tmp_path / "run", TrainingOptions(**QUIET)
+    )
     assert (tmp_path / "run" / "checkpoint-00000007").is_dir()  # as many as the completion network has otherwise
     assert not list(model.glob("*discriminator*"))
 
@@ -320,31 +323,46 @@ def test_a_run_starts_from_a_model(tmp_path: Path, photographs: Path, model_fold
     """With a learning rate of next to nothing, what comes out is what went in, mean pixel included."""
     slow = dataclasses.replace(SMALL, learning_rate=1e-12, completion_steps=1, discriminator_steps=0, total_steps=1)
     slow = dataclasses.replace(slow, image_size=28, resize=(28, 40))
-    model = train(slow, photographs, tmp_path / "run", start_from=model_folder, **QUIET)
+    model = train(slow, photographs, tmp_path / "run", TrainingOptions(start_from=model_folder, **QUIET))
     before, after = (load_file(folder / "model.safetensors") for folder in (model_folder, model))
     weights = [name for name in before if "running" not in name]
     assert weights and all(torch.allclose(before[name], after[name].float(), atol=1e-3) for name in weights)
     assert GLCICPipeline.from_pretrained(model).config.mean_pixel == MEAN_PIXEL
-    given = train(slow, photographs, tmp_path / "given", start_from=model_folder, mean_pixel=(0.1, 0.2, 0.3), **QUIET)
+    given = train(
+        slow,
+        photographs,
+        tmp_path / "given",
+        TrainingOptions(start_from=model_folder, mean_pixel=(0.1, 0.2, 0.3), **QUIET),
+    )
     assert GLCICPipeline.from_pretrained(given).config.mean_pixel == (0.1, 0.2, 0.3)
 
     with pytest.raises(ValueError, match="has the width 4, and the recipe says 8"):
-        train(dataclasses.replace(slow, width=8), photographs, tmp_path / "other", start_from=model_folder)
+        train(
+            dataclasses.replace(slow, width=8),
+            photographs,
+            tmp_path / "other",
+            TrainingOptions(start_from=model_folder),
+        )
     jointly = dataclasses.replace(SMALL, discriminator_steps=0)
     with pytest.raises(ValueError, match=r"no phase 2.*has not the discriminators to start from: both"):
-        train(jointly, photographs, tmp_path / "other", start_from=model_folder, **QUIET)
+        train(jointly, photographs, tmp_path / "other", TrainingOptions(start_from=model_folder, **QUIET))
     for name, phase in (("completion_steps", 1), ("discriminator_steps", 2)):
         with pytest.raises(ValueError, match=rf"no phase {phase} \({name} is 0\), so it needs a trained model"):
-            train(dataclasses.replace(SMALL, **cast(Any, {name: 0})), photographs, tmp_path / "other", **QUIET)
+            train(
+                dataclasses.replace(SMALL, **cast(Any, {name: 0})),
+                photographs,
+                tmp_path / "other",
+                TrainingOptions(**QUIET),
+            )
 
 
 def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(photographs: Path, tmp_path: Path) -> None:
     wild = dataclasses.replace(SMALL, learning_rate=1e30)
     with pytest.raises(FloatingPointError, match=r"training diverged: .*; there is no checkpoint yet"):
-        train(wild, photographs, tmp_path / "first", **QUIET)
+        train(wild, photographs, tmp_path / "first", TrainingOptions(**QUIET))
     wild = dataclasses.replace(SMALL, joint_learning_rate=1e30, adversarial_loss="non-saturating")
     with pytest.raises(FloatingPointError, match=r"the last good checkpoint is .*checkpoint-0000000[78]; try a lower"):
-        train(wild, photographs, tmp_path / "run", save_every=1, **QUIET)
+        train(wild, photographs, tmp_path / "run", TrainingOptions(save_every=1, **QUIET))
     newest = max((tmp_path / "run").glob("checkpoint-*"))
     assert all(tensor.isfinite().all() for tensor in weights_of(newest).values())
 
@@ -366,7 +384,7 @@ def test_a_full_disk_stops_a_run_and_keeps_its_last_good_checkpoint(
     assert f"the last good checkpoint is {run / 'checkpoint-00000006'}" in stopped.stderr
     assert not list(run.glob(".*"))
     assert max(run.glob("checkpoint-*")).name == "checkpoint-00000006"
-    train(SMALL, photographs, run, resume=True, save_every=1, **QUIET)
+    train(SMALL, photographs, run, TrainingOptions(resume=True, save_every=1, **QUIET))
     assert_same_weights(run / "checkpoint-00000010", trained / "checkpoint-00000010")
 
 
@@ -374,7 +392,7 @@ def test_unreadable_photographs_are_counted_named_and_skipped(tmp_path: Path) ->
     folder = make_photographs(tmp_path / "photographs", 8)
     (folder / "03.png").write_text("not a picture")
     with pytest.warns(UserWarning, match=r"cannot read .*03\.png, skipped; 1 so far"):
-        train(SMALL, folder, tmp_path / "run", **QUIET)
+        train(SMALL, folder, tmp_path / "run", TrainingOptions(**QUIET))
     assert (tmp_path / "run" / "unreadable.txt").read_text() == f"{folder / '03.png'}\n"
 
 
@@ -385,7 +403,7 @@ def test_names_that_no_text_can_hold(tmp_path: Path) -> None:
     odd = os.fsdecode(b"b\x0b\xe9.png")
     (folder / "03.png").rename(folder / odd)
     with pytest.warns(UserWarning, match="cannot read"):
-        train(dataclasses.replace(SMALL, total_steps=16), folder, tmp_path / "run", **QUIET)
+        train(dataclasses.replace(SMALL, total_steps=16), folder, tmp_path / "run", TrainingOptions(**QUIET))
     assert [Path(line).name for line in (tmp_path / "run" / "unreadable.txt").read_text().split("\n")] == [
         "b??.png",
         "",
@@ -395,47 +413,47 @@ def test_names_that_no_text_can_hold(tmp_path: Path) -> None:
 
 def test_bad_runs_are_refused(tmp_path: Path, photographs: Path, trained: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder"):
-        train(SMALL, tmp_path / "nothing", tmp_path / "run", **QUIET)
+        train(SMALL, tmp_path / "nothing", tmp_path / "run", TrainingOptions(**QUIET))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="holds no pictures"):
-        train(SMALL, tmp_path / "empty", tmp_path / "run", **QUIET)
+        train(SMALL, tmp_path / "empty", tmp_path / "run", TrainingOptions(**QUIET))
     (tmp_path / "empty" / "a.png").write_text("not a picture")
     with pytest.raises(ValueError, match=r"none of the photographs can be read; the last: .*a\.png"):
-        train(SMALL, tmp_path / "empty", tmp_path / "run", **QUIET)
+        train(SMALL, tmp_path / "empty", tmp_path / "run", TrainingOptions(**QUIET))
     with pytest.raises(FileNotFoundError, match="no run to resume"):
-        train(SMALL, photographs, tmp_path / "other", resume=True, **QUIET)
+        train(SMALL, photographs, tmp_path / "other", TrainingOptions(resume=True, **QUIET))
     for option in ("accumulation", "save_every", "keep", "validate_every", "push_every"):
         with pytest.raises(ValueError, match=f"{option} must be at least 1, not 0"):
-            train(SMALL, photographs, tmp_path / "other", **{**QUIET, option: 0})
+            train(SMALL, photographs, tmp_path / "other", TrainingOptions(**{**QUIET, option: 0}))
     with pytest.raises(ValueError, match="batch_size 4 cannot be split over 1 processes and 3 parts"):
-        train(SMALL, photographs, tmp_path / "other", accumulation=3, **QUIET)
+        train(SMALL, photographs, tmp_path / "other", TrainingOptions(accumulation=3, **QUIET))
     with pytest.raises(ValueError, match="workers must be at least 0, not -1"):
-        train(SMALL, photographs, tmp_path / "other", workers=-1)
+        train(SMALL, photographs, tmp_path / "other", TrainingOptions(workers=-1))
     with pytest.raises(ValueError, match="no tracker nonsense: it is not installed, or"):
-        train(SMALL, photographs, tmp_path / "other", trackers=["nonsense"])
+        train(SMALL, photographs, tmp_path / "other", TrainingOptions(trackers=("nonsense",)))
     with pytest.raises(ValueError, match="push_to_hub must say where"):
-        train(SMALL, photographs, tmp_path / "other", push_every=2, **QUIET)
+        train(SMALL, photographs, tmp_path / "other", TrainingOptions(push_every=2, **QUIET))
     with pytest.raises(ValueError, match="none of the photographs to validate on can be read"):
-        train(SMALL, photographs, tmp_path / "other", validation=tmp_path / "empty", **QUIET)
+        train(SMALL, photographs, tmp_path / "other", TrainingOptions(validation=tmp_path / "empty", **QUIET))
     with pytest.raises(FileNotFoundError, match=r"a\.png is a file, not a folder"):
-        train(SMALL, tmp_path / "empty" / "a.png", tmp_path / "other", **QUIET)
+        train(SMALL, tmp_path / "empty" / "a.png", tmp_path / "other", TrainingOptions(**QUIET))
     assert not (tmp_path / "other").exists()
     with pytest.raises(ValueError, match="mean_pixel must be three numbers in"):
-        train(SMALL, photographs, tmp_path / "other", mean_pixel=(127.0, 127.0, 127.0), **QUIET)
+        train(SMALL, photographs, tmp_path / "other", TrainingOptions(mean_pixel=(127.0, 127.0, 127.0), **QUIET))
     assert not list((tmp_path / "other").iterdir())
 
     with pytest.raises(FileExistsError, match="holds a run already"):
-        train(SMALL, photographs, trained, **QUIET)
+        train(SMALL, photographs, trained, TrainingOptions(**QUIET))
     other = dataclasses.replace(SMALL, alpha=0.001, seed=3)
     with pytest.raises(ValueError, match=r"begun with another recipe: alpha 0.0004 and 0.001, seed 0 and 3"):
-        train(other, photographs, trained, resume=True, **QUIET)
+        train(other, photographs, trained, TrainingOptions(resume=True, **QUIET))
     fewer = make_photographs(tmp_path / "fewer" / photographs.name, 11)
     with pytest.raises(ValueError, match=r"was begun otherwise: photographs 12 and 11, digest .* and "):
-        train(SMALL, fewer, trained, resume=True, **QUIET)
+        train(SMALL, fewer, trained, TrainingOptions(resume=True, **QUIET))
     with pytest.raises(ValueError, match=rf"was begun otherwise: validation None and {fewer.name}"):
-        train(SMALL, photographs, trained, resume=True, validation=fewer, **QUIET)
-    with pytest.raises(ValueError, match=r"was begun otherwise: mean_pixel .* and \[0.5, 0.5, 0.5\]"):
-        train(SMALL, photographs, trained, resume=True, mean_pixel=(0.5, 0.5, 0.5), **QUIET)
+        train(SMALL, photographs, trained, TrainingOptions(resume=True, validation=fewer, **QUIET))
+    with pytest.raises(ValueError, match=r"was begun otherwise: mean_pixel .* and \(0.5, 0.5, 0.5\)"):
+        train(SMALL, photographs, trained, TrainingOptions(resume=True, mean_pixel=(0.5, 0.5, 0.5), **QUIET))
 
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path, photographs: Path, trained: Path) -> None:
@@ -443,7 +461,7 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path, photographs: Path, trained
     newest = tmp_path / "run" / "checkpoint-00000010"
     (newest / "completion.safetensors").write_bytes(b"junk")
     with pytest.raises(ValueError, match=rf"cannot resume from {newest}: .*; if it is broken, remove it"):
-        train(SMALL, photographs, tmp_path / "run", resume=True, **QUIET)
+        train(SMALL, photographs, tmp_path / "run", TrainingOptions(resume=True, **QUIET))
 
 
 def test_a_run_that_never_saved_can_be_started_again(tmp_path: Path, photographs: Path) -> None:
@@ -451,6 +469,6 @@ def test_a_run_that_never_saved_can_be_started_again(tmp_path: Path, photographs
     (tmp_path / "run" / "run.json").write_text("{}")
     (tmp_path / "run" / "log.jsonl").write_text('{"step": 1, "phase": 1, "ssim": 1}\n')
     once = dataclasses.replace(SMALL, completion_steps=1, discriminator_steps=0, total_steps=1)
-    model = train(once, photographs, tmp_path / "run", **QUIET)
+    model = train(once, photographs, tmp_path / "run", TrainingOptions(**QUIET))
     assert GLCICPipeline.from_pretrained(model).config.width == 4
     assert (tmp_path / "run" / "best").is_dir()

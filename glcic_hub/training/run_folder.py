@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,24 @@ from glcic_hub.files import first_line, printable, write_text, write_whole
 from glcic_hub.training.recipe import Recipe
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d{8,}")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Facts that a run begins with and keeps: `run.json`."""
+
+    data: str
+    """The photographs' folder, its last part alone, or their name on the Hub."""
+    photographs: int | None
+    """How many there are; None of a stream."""
+    digest: str | None
+    """Of a folder's photographs, by which it is known again."""
+    validation: str | None
+    """Where validation photographs come from; None if they are kept back."""
+    mean_pixel: tuple[float, float, float]
+    """Mean (red, green, blue) of the photographs, in [0, 1]."""
+    start: str | None
+    """The model that was started from."""
 
 
 class Run:
@@ -36,33 +56,33 @@ class Run:
         self.best = folder / "best"
         self.grids = folder / "grids"
 
-    def begin(self, recipe: Recipe, facts: dict[str, Any]) -> None:
+    def begin(self, recipe: Recipe, facts: RunFacts) -> None:
         """Writes down what a new run is; what is left of one that never saved goes."""
         for path in (self.log_file, self.unreadable_file):
             path.unlink(missing_ok=True)
         for folder in (self.best, self.grids):
             shutil.rmtree(folder, ignore_errors=True)
         recipe.save(self.recipe_file)
-        write_text(self.facts_file, json.dumps(facts, indent=2) + "\n")
+        write_text(self.facts_file, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
 
-    def facts(self) -> dict[str, Any]:
-        """What was found out when the run began: data, mean pixel."""
-        facts: dict[str, Any] = json.loads(self.facts_file.read_text(encoding="utf-8"))
-        return facts
+    def facts(self) -> RunFacts:
+        """Reads what the run began with."""
+        facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
+        return RunFacts(**{**facts, "mean_pixel": tuple(facts["mean_pixel"])})
 
     def check_same(self, recipe: Recipe, facts: dict[str, Any]) -> None:
         """Makes sure that a run goes on as it began.
 
         Args:
             recipe: The recipe to go on with.
-            facts: What is known now and must be as it was.
+            facts: Those of `RunFacts` that are known now and must be as they were.
 
         Raises:
             ValueError: Something differs; the message names each difference.
         """
         if differences := Recipe.load(str(self.recipe_file)).differences(recipe):
             raise ValueError(f"{self.folder} was begun with another recipe: {differences}")
-        begun = self.facts()
+        begun = dataclasses.asdict(self.facts())
         if changed := [f"{name} {begun[name]} and {facts[name]}" for name in facts if begun[name] != facts[name]]:
             raise ValueError(f"{self.folder} was begun otherwise: {', '.join(changed)}")
 

@@ -2,68 +2,70 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 import signal
 import threading
+import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import safetensors.torch
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import ProjectConfiguration, set_seed
-from torch import nn
+from accelerate.utils import ProjectConfiguration, gather_object, set_seed
+from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from glcic_hub.completion.completer import is_out_of_memory
 from glcic_hub.config import GLCICConfig
 from glcic_hub.data.photographs import Folder, Photograph, Stream, hold_out, measure_mean_pixel, open_photographs
 from glcic_hub.files import first_line, printable
-from glcic_hub.hub.model_files import load_discriminator, load_model
-from glcic_hub.hub.transfer import fetch_model, make_repository
+from glcic_hub.hub.card import UNNAMED, write_card
+from glcic_hub.hub.model_files import load_discriminator, load_model, save_model
+from glcic_hub.hub.transfer import fetch_model, make_repository, push_folder
 from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
+from glcic_hub.pipeline import GLCICPipeline, card_image
 from glcic_hub.training.data import load_batches
 from glcic_hub.training.initialisation import initialise_spreading
-from glcic_hub.training.loop import LOG_EVERY, Loop
+from glcic_hub.training.options import TrainingOptions
 from glcic_hub.training.recipe import Recipe
-from glcic_hub.training.run_folder import Run
-from glcic_hub.training.steps import Batch, Networks
-from glcic_hub.training.validation import VALIDATION_COUNT, Example, make_examples
+from glcic_hub.training.run_folder import Run, RunFacts
+from glcic_hub.training.steps import Batch, Networks, completion_step, discriminator_step, joint_step
+from glcic_hub.training.validation import VALIDATION_COUNT, Example, make_examples, validate
+from glcic_hub.version import __version__
 
 CHECKPOINT_FILES = ("completion.safetensors", "discriminator.safetensors")
 DISCRIMINATOR_BETAS = (0.5, 0.999)
 """AdamW's for the discriminators, after Radford et al. 2016: with more momentum adversarial training swings."""
+
+LOG_EVERY = 10
+WARMUP_STEPS = 200
+DEFAULT_OPTIONS = TrainingOptions()
 
 
 class PreemptedError(Exception):
     """The process was asked to stop (SIGTERM); the run is saved and can be resumed."""
 
 
-def train(
-    recipe: Recipe,
-    data: str | Path,
-    output: str | Path,
-    *,
-    stream: bool = False,
-    validation: str | Path | None = None,
-    mean_pixel: tuple[float, float, float] | None = None,
-    start_from: str | Path | None = None,
-    resume: bool = False,
-    mixed_precision: str | None = None,
-    accumulation: int = 1,
-    compile: bool = False,
-    workers: int | None = None,
-    save_every: int = 250,
-    keep: int = 2,
-    validate_every: int = 1000,
-    trackers: Sequence[str] = ("tensorboard",),
-    push_to_hub: str | None = None,
-    push_every: int | None = None,
-) -> Path:
+class Sources(NamedTuple):
+    """Photographs and weights that a run is made from."""
+
+    photographs: Sequence[Photograph] | Stream
+    examples: list[Example]
+    known: dict[str, Any]  # of the run's facts
+    start: Path | None
+    pretrained: tuple[GLCICConfig, CompletionNetwork] | None
+
+
+def train(recipe: Recipe, data: str | Path, output: str | Path, options: TrainingOptions = DEFAULT_OPTIONS) -> Path:
     """Trains the three networks in three phases (algorithm 1) and saves them as a model folder.
 
     Run it under `accelerate launch` to use several devices or nodes.
@@ -76,25 +78,7 @@ def train(
         output: Folder of the run: checkpoints, `log.jsonl`, `losses.png`, grids of validation pictures, and the model
             folders `model`, written anew at each checkpoint, and `best`, the one of the greatest SSIM in the last
             phase reached.
-        stream: Read the dataset as it comes, instead of downloading and indexing it first.
-        validation: Photographs to validate on, given as `data` is; at most 64 are used. None keeps a tenth of `data`
-            back, again at most 64, but none of a stream.
-        mean_pixel: Mean (red, green, blue) of the training photographs in [0, 1]; None measures it, or takes that of
-            `start_from`.
-        start_from: A model to take weights from, a folder or a repository on the Hub: those of the completion network,
-            and those of the discriminators if the recipe has no phase 2.
-        resume: Go on from the newest checkpoint in `output`. Otherwise `output` must not hold a run.
-        mixed_precision: `no`, `bf16` or `fp16`; None takes what `accelerate launch` or `accelerate config` says.
-        accumulation: Parts that each process cuts its share of a batch into when it does not fit the memory; the
-            gradients are those of the whole batch but for batch normalisation, which sees a part at a time.
-        compile: Compile the networks with `torch.compile`.
-        workers: Processes that read photographs, for each training process; None takes one, with a GPU up to eight.
-        save_every: Steps from one checkpoint to the next; there is one at the end of each phase, too.
-        keep: Checkpoints that are kept.
-        validate_every: Steps from one validation to the next; there is one at the end of phases 1 and 3, too.
-        trackers: Names of trackers that Accelerate knows.
-        push_to_hub: A repository on the Hub to upload the model to, at the end.
-        push_every: Steps from one upload to the next before that.
+        options: What may change from one machine to the next: see `TrainingOptions`.
 
     Returns:
         The model folder, which `GLCICPipeline.from_pretrained` opens.
@@ -109,116 +93,350 @@ def train(
         OSError: The disk is full, or the Hub cannot be reached.
         PreemptedError: SIGTERM came; the run is saved.
     """
-    _check_options(
-        accumulation=accumulation,
-        save_every=save_every,
-        keep=keep,
-        validate_every=validate_every,
-        push_every=push_every,
-    )
-    if workers is not None and workers < 0:
-        raise ValueError(f"workers must be at least 0, not {workers}")
-    if push_every is not None and push_to_hub is None:
-        raise ValueError("push_every says when to upload, and push_to_hub must say where")
-    run = Run(Path(output), keep)
-    accelerator = _make_accelerator(run, mixed_precision, trackers)
-    processes = accelerator.num_processes
-    if recipe.batch_size % (processes * accumulation):
-        raise ValueError(
-            f"batch_size {recipe.batch_size} cannot be split over {processes} processes and {accumulation} parts"
-        )
-    if resume and not run.checkpoints():
-        raise FileNotFoundError(f"no run to resume in {output}: it holds no checkpoint")
-    if not resume and (run.checkpoints() or run.model.exists()):
-        raise FileExistsError(f"{output} holds a run already; resume it, or give another folder")
+    # 1. Prepare: check what can be checked, and open what is read.
+    run = Run(Path(output), options.keep)
+    accelerator = _prepare(recipe, run, options)
+    sources = _open_sources(accelerator, recipe, data, options)
 
-    with accelerator.local_main_process_first():  # one download for all
-        photographs = open_photographs(data, stream=stream)
-        validation_photographs = None if validation is None else open_photographs(validation, stream=stream)
-        start = None if start_from is None or resume else fetch_model(start_from, discriminators=True)
-    facts: dict[str, Any] = {
-        "data": _name(data),
-        "photographs": None if isinstance(photographs, Stream) else len(photographs),
-        "digest": photographs.digest() if isinstance(photographs, Folder) else None,
-        "validation": _name(validation),
-    }
-    if not resume or mean_pixel is not None:
-        facts["mean_pixel"] = None if mean_pixel is None else list(mean_pixel)
-    if not resume or start_from is not None:
-        facts["start"] = _name(start_from)
-    photographs, examples = _split_off_examples(photographs, validation_photographs, recipe)
+    # 2. Begin the run, or resume the one that is there.
+    repository = None
+    if options.push_to_hub is not None:  # better to fail now than in a month
+        repository = make_repository(options.push_to_hub) if accelerator.is_main_process else options.push_to_hub
+    facts = _resume(run, recipe, sources) if options.resume else _begin(accelerator, run, recipe, sources)
 
-    pretrained = None if start is None else load_model(start)
-    if resume:
-        run.check_same(recipe, facts)
-    else:
-        _check_start(recipe, start, None if pretrained is None else pretrained[0])
-    if push_to_hub is not None and accelerator.is_main_process:
-        push_to_hub = make_repository(push_to_hub)  # better to fail now than in a month
-    if not resume and accelerator.is_main_process:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        if mean_pixel is None:
-            facts["mean_pixel"] = pretrained[0].mean_pixel if pretrained else measure_mean_pixel(photographs)
-        recipe.config(facts["mean_pixel"])  # refuses one out of its range
-        run.begin(recipe, facts)
-    accelerator.wait_for_everyone()
-    facts = run.facts()
-    config = recipe.config(tuple(facts["mean_pixel"]))
-
-    set_seed(recipe.seed)
-    completion = CompletionNetwork(config.width, config.mean_pixel)
-    if pretrained is not None:
-        completion.load_state_dict(pretrained[1].state_dict())
-    elif recipe.initialisation == "spreading":
-        initialise_spreading(completion)
-    discriminator = _initial_discriminator(recipe, start)
-    networks = prepare_networks(accelerator, recipe, completion, discriminator, compiled=compile)
+    # 3. Build the networks with their optimizers, and bring them to where the run is.
+    networks = _build(accelerator, recipe, facts, sources, compiled=options.compile)
     first_step = run.newest_step()
-    if resume:
+    if options.resume:
         run.load_checkpoint(accelerator)
-    if resume and accelerator.is_main_process:
-        run.cut_log(first_step)
-    if trackers:
+        if accelerator.is_main_process:
+            run.cut_log(first_step)
+    if options.trackers:
         accelerator.init_trackers("glcic", config={name: str(value) for name, value in recipe.entries().items()})
 
-    loop = Loop(networks, run, config, examples, facts, push_to_hub)
+    # 4. Fit.
     batches = load_batches(
-        photographs,
+        sources.photographs,
         recipe,
         first_step=first_step,
         process=accelerator.process_index,
-        processes=processes,
-        workers=_default_workers(accelerator) if workers is None else workers,
+        processes=accelerator.num_processes,
+        workers=_default_workers(accelerator) if options.workers is None else options.workers,
     )
-    with _sigterm_noted() as stop_asked, loop.progress_bar(first_step), _failures_explained(run):
-        for step, loaded in enumerate(batches, start=first_step):
-            loop.step(step, Batch.from_loader(loaded, accelerator.device).split(accumulation), loaded["unreadable"])
-            done = step + 1
-            phase_over = done in recipe.phase_ends
-            push = push_every is not None and done % push_every == 0
-            stop = _stop_agreed(accelerator, stop_asked)
-            validate = (phase_over or done % validate_every == 0) and recipe.phase_of(step) != 2
-            save = phase_over or push or stop or done % save_every == 0
-            if save or done % LOG_EVERY == 0:
-                loop.log(done)
-            if validate or save:
-                loop.check_weights(done)
-            if validate:
-                loop.validate(done)
-            if save:
-                loop.save(done)
-            if push:
-                loop.push(done)
-            if stop and done < recipe.phase_ends[-1]:
-                raise PreemptedError(f"stopped after step {done} of {recipe.phase_ends[-1]} and saved; resume it")
-        loop.finish()
+    Trainer(networks, run, facts, sources.examples, options, repository).fit(batches, first_step)
     return run.model
 
 
-def _check_options(**options: int | None) -> None:
-    for name, value in options.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+def learning_rate_at(step: int, recipe: Recipe) -> float:
+    """The completion network's learning rate in a step, counted from 0."""
+    phase = recipe.phase_of(step)
+    greatest = recipe.learning_rate if phase == 1 else recipe.joint_learning_rate
+    if recipe.schedule == "constant":
+        return greatest
+    begin, end = (0, *recipe.phase_ends)[phase - 1 : phase + 1]
+    warmup = min(1.0, (step - begin + 1) / WARMUP_STEPS)
+    return greatest * warmup * 0.5 * (1 + math.cos(math.pi * (step - begin) / (end - begin)))
+
+
+class Trainer:
+    """Trains networks, and keeps the run's log, models and checkpoints. Each process has one; the main one writes."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        run: Run,
+        facts: RunFacts,
+        examples: Sequence[Example],
+        options: TrainingOptions,
+        repository: str | None,
+    ) -> None:
+        self.networks = networks
+        self.accelerator = networks.accelerator
+        self.recipe = networks.recipe
+        self.run = run
+        self.facts = facts
+        self.config = self.recipe.config(facts.mean_pixel)
+        self.examples = examples
+        self.options = options
+        self.repository = repository
+        self.recent: list[dict[str, Tensor]] = []
+        self.unreadable: set[str] = set()
+
+    def fit(self, batches: Iterable[dict[str, Any]], first_step: int) -> None:
+        """Trains from a step to the last (algorithm 1), then plots the run and uploads its model.
+
+        Args:
+            batches: One for each step, as `data.collate` makes them.
+            first_step: Counted from 0.
+
+        Raises:
+            FloatingPointError: A loss or a weight is no longer finite.
+            OSError: The disk is full, or the Hub cannot be reached at the end.
+            MemoryError: A batch does not fit.
+            PreemptedError: SIGTERM came; the run is saved.
+        """
+        with _sigterm_noted() as stop_asked, self._progress_bar(first_step), _failures_explained(self.run):
+            for step, loaded in enumerate(batches, start=first_step):
+                parts = Batch.from_loader(loaded, self.accelerator.device).split(self.options.accumulation)
+                phase = self.recipe.phase_of(step)
+                for group in self.networks.completion_optimizer.param_groups:
+                    group["lr"] = learning_rate_at(step, self.recipe)
+                if phase == 1:
+                    values = completion_step(self.networks, parts)
+                elif phase == 2:
+                    values = discriminator_step(self.networks, parts)
+                else:
+                    balance = step - self.recipe.phase_ends[1] < self.recipe.balance_steps
+                    values = joint_step(self.networks, parts, balance=balance)
+                self.recent.append(values)
+                self.unreadable.update(loaded["unreadable"])
+                self.progress.update()
+                self._record_step(step + 1, stop=_stop_agreed(self.accelerator, stop_asked))
+            self._finish()
+
+    def _record_step(self, done: int, *, stop: bool) -> None:
+        """Logs, validates, saves and uploads after a step, as far as it is time to; stops if that was asked for."""
+        phase_over = done in self.recipe.phase_ends
+        push = self.options.push_every is not None and done % self.options.push_every == 0
+        measure = (phase_over or done % self.options.validate_every == 0) and self.recipe.phase_of(done - 1) != 2
+        save = phase_over or push or stop or done % self.options.save_every == 0
+        if save or done % LOG_EVERY == 0:
+            self._log(done)
+        if measure or save:
+            self._check_weights(done)
+        if measure:
+            self._validate(done)
+        if save:
+            self._save(done)
+        if push:
+            self._push(done)
+        if stop and done < self.recipe.phase_ends[-1]:
+            raise PreemptedError(f"stopped after step {done} of {self.recipe.phase_ends[-1]} and saved; resume it")
+
+    @contextmanager
+    def _progress_bar(self, first_step: int) -> Iterator[None]:
+        """Shows a bar in the main process; logs and trackers are closed in the end, whatever happens."""
+        steps = self.recipe.phase_ends[-1]
+        hidden = not self.accelerator.is_main_process
+        self.began = time.perf_counter()
+        with tqdm(total=steps, initial=first_step, unit="step", disable=hidden) as self.progress:
+            try:
+                yield
+            finally:
+                self.accelerator.end_training()
+
+    def _log(self, done: int) -> None:
+        """Logs the mean over the steps since the last log, and over the processes.
+
+        Raises:
+            FloatingPointError: It is not finite.
+        """
+        names = list(self.recent[0])
+        means = torch.stack([torch.stack([values[name] for values in self.recent]).mean() for name in names])
+        values = dict(zip(names, self.accelerator.reduce(means, reduction="mean").tolist(), strict=True))
+        unreadable = gather_object(sorted(self.unreadable))
+        steps = len(self.recent)
+        rate = steps * self.recipe.batch_size / (time.perf_counter() - self.began)
+        self.recent.clear()
+        self.unreadable.clear()
+        if self.accelerator.is_main_process:
+            self.run.log({"step": done, "phase": self.recipe.phase_of(done - 1), **values, "images_per_s": rate})
+            self.progress.set_postfix(phase=self.recipe.phase_of(done - 1), **values, images_per_s=rate)
+            if unreadable:
+                self._report_unreadable(unreadable)
+        self.accelerator.log({**values, "images_per_s": rate}, step=done)
+        if bad := [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]:
+            raise FloatingPointError(self._diverged(f"{', '.join(bad)} in the {steps} steps up to {done}"))
+        self.began = time.perf_counter()
+
+    def _report_unreadable(self, names: Sequence[str]) -> None:
+        count, new = self.run.note_unreadable(names)
+        for name in new:
+            warnings.warn(
+                f"cannot read {name}, skipped; {count} so far are listed in {self.run.unreadable_file}", stacklevel=2
+            )
+
+    def _diverged(self, what: str) -> str:
+        return f"training diverged: {what}; {self.run.last_good()}; try a lower learning rate"
+
+    def _check_weights(self, done: int) -> None:
+        """Makes sure that the networks are worth validating and saving.
+
+        Raises:
+            FloatingPointError: A weight is not finite.
+        """
+        for network in self._networks():
+            for name, tensor in network.state_dict().items():
+                if tensor.is_floating_point() and not tensor.isfinite().all():
+                    raise FloatingPointError(self._diverged(f"{name} holds NaN or infinity after step {done}"))
+
+    def _validate(self, done: int) -> None:
+        """Measures the completion network, draws the grid, and keeps the model if it is the best of its phase."""
+        if not self.accelerator.is_main_process or not self.examples:
+            return
+        try:
+            figures, picture = validate(self._pipeline(self.config), self.examples)
+        except FloatingPointError as error:
+            raise FloatingPointError(self._diverged(f"{error}, after step {done}")) from None
+        phase = self.recipe.phase_of(done - 1)
+        best_before = max(
+            ((entry["phase"], entry["ssim"]) for entry in self.run.read_log() if "ssim" in entry), default=(0, 0.0)
+        )
+        self.run.log({"step": done, "phase": phase, **figures})
+        self.run.save_grid(picture, done)
+        self.accelerator.log(figures, step=done)
+        for tracker in self.accelerator.trackers:
+            if hasattr(tracker, "log_images"):
+                options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images({"validation": np.asarray(picture)[None]}, step=done, **options)
+        if (phase, figures["ssim"]) > best_before:
+            self.run.replace_model(self.run.best, lambda folder: self._write_model(folder, done))
+        self.progress.write(f"step {done}, phase {phase}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+        self.began = time.perf_counter()
+
+    def _save(self, done: int) -> None:
+        """Saves the model, then the checkpoint: whoever resumes has both, or makes both again.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        if self.accelerator.is_main_process:
+            self.run.replace_model(self.run.model, lambda folder: self._write_model(folder, done))
+        self.run.save_checkpoint(self.accelerator, done)
+        self.began = time.perf_counter()
+
+    def _push(self, done: int) -> None:
+        """Uploads the model; if that fails, training goes on."""
+        if self.accelerator.is_main_process and self.repository is not None:
+            try:
+                push_folder(self.run.model, self.repository, f"Step {done}")
+            except OSError as error:
+                warnings.warn(f"{error}; the run goes on", stacklevel=2)
+            self.began = time.perf_counter()
+
+    def _finish(self) -> None:
+        """Plots the run and uploads its model.
+
+        Raises:
+            OSError: The Hub cannot be reached.
+        """
+        if self.accelerator.is_main_process:
+            self.run.plot(self.recipe)
+            if self.repository is not None:
+                push_folder(self.run.model, self.repository, "Trained model")
+        self.accelerator.wait_for_everyone()
+
+    def _networks(self) -> list[Any]:
+        prepared = (self.networks.completion, self.networks.discriminator)
+        return [self.networks.unwrap(network) for network in prepared if network is not None]
+
+    def _write_model(self, folder: Path, done: int) -> None:
+        completion, *discriminators = self._networks()
+        config = dataclasses.replace(self.config, training=self._record(done))
+        save_model(folder, config, completion, *discriminators, dtype=torch.float16)
+        self.recipe.save(folder / "recipe.yaml")
+        try:
+            write_card(folder, config, card_image(self._pipeline(config)), self.repository or UNNAMED)
+        except FloatingPointError as error:
+            raise FloatingPointError(self._diverged(f"{error}, after step {done}")) from None
+
+    def _pipeline(self, config: GLCICConfig) -> GLCICPipeline:
+        completion = CompletionNetwork(config.width, config.mean_pixel)
+        completion.load_state_dict(self.networks.unwrap(self.networks.completion).state_dict())
+        # Half precision may overflow where training in single precision goes well.
+        return GLCICPipeline(config, completion.eval(), device=self.accelerator.device, dtype=torch.float32)
+
+    def _record(self, done: int) -> dict[str, Any]:
+        """What the model's config says of its training."""
+        measured = {entry["phase"]: entry for entry in self.run.read_log() if "ssim" in entry}  # the last of each
+        count = self.facts.photographs
+        held_out = f", of which {len(self.examples)} were held out" if self.facts.validation is None else ""
+        return {
+            "data": self.facts.data + (", streamed" if count is None else f", {count} photographs{held_out}"),
+            "steps": f"{done} of {self.recipe.phase_ends[-1]}; the phases end at {self.recipe.phase_ends}",
+            "start": self.facts.start or "scratch",
+            # A folder goes by its last part.
+            **({"datasets": [self.facts.data.partition(":")[0]]} if "/" in self.facts.data else {}),
+            "software": f"glcic-hub {__version__}, torch {torch.__version__}",
+            "recipe": self.recipe.entries(),
+            "validation": f"{len(self.examples)} photographs that were not trained on",
+            "figures": [
+                {"phase": phase, **{name: row[name] for name in ("step", "psnr", "ssim", "texture")}}
+                for phase, row in measured.items()
+            ],
+        }
+
+
+def _prepare(recipe: Recipe, run: Run, options: TrainingOptions) -> Accelerator:
+    """Makes the accelerator, and refuses what cannot be trained with it."""
+    accelerator = _make_accelerator(run, options.mixed_precision, options.trackers)
+    processes = accelerator.num_processes
+    if recipe.batch_size % (processes * options.accumulation):
+        raise ValueError(
+            f"batch_size {recipe.batch_size} cannot be split over {processes} processes and "
+            f"{options.accumulation} parts"
+        )
+    if options.resume and not run.checkpoints():
+        raise FileNotFoundError(f"no run to resume in {run.folder}: it holds no checkpoint")
+    if not options.resume and (run.checkpoints() or run.model.exists()):
+        raise FileExistsError(f"{run.folder} holds a run already; resume it, or give another folder")
+    return accelerator
+
+
+def _open_sources(accelerator: Accelerator, recipe: Recipe, data: str | Path, options: TrainingOptions) -> Sources:
+    """Opens the photographs and the model to start from, and says what of the run's facts is known by them."""
+    with accelerator.local_main_process_first():  # one download for all
+        photographs = open_photographs(data, stream=options.stream)
+        others = None if options.validation is None else open_photographs(options.validation, stream=options.stream)
+        from_scratch = options.start_from is None or options.resume
+        start = None if from_scratch else fetch_model(str(options.start_from), discriminators=True)
+    known: dict[str, Any] = {
+        "data": _name(data),
+        "photographs": None if isinstance(photographs, Stream) else len(photographs),
+        "digest": photographs.digest() if isinstance(photographs, Folder) else None,
+        "validation": _name(options.validation),
+    }
+    # A run that is resumed has these already; if they are given again they have to be the same.
+    if options.mean_pixel is not None:
+        known["mean_pixel"] = tuple(options.mean_pixel)
+    if not options.resume or options.start_from is not None:
+        known["start"] = _name(options.start_from)
+    kept, examples = _split_off_examples(photographs, others, recipe)
+    return Sources(kept, examples, known, start, None if start is None else load_model(start))
+
+
+def _begin(accelerator: Accelerator, run: Run, recipe: Recipe, sources: Sources) -> RunFacts:
+    """Begins a run: the main process finds out the mean pixel and writes down what the run is."""
+    _check_start(recipe, sources.start, None if sources.pretrained is None else sources.pretrained[0])
+    if accelerator.is_main_process:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        mean_pixel = sources.known.get("mean_pixel")
+        if mean_pixel is None and sources.pretrained is not None:
+            mean_pixel = sources.pretrained[0].mean_pixel
+        if mean_pixel is None:
+            mean_pixel = measure_mean_pixel(sources.photographs)
+        recipe.config(mean_pixel)  # refuses one out of its range
+        run.begin(recipe, RunFacts(**{**sources.known, "mean_pixel": mean_pixel}))
+    accelerator.wait_for_everyone()
+    return run.facts()
+
+
+def _resume(run: Run, recipe: Recipe, sources: Sources) -> RunFacts:
+    """Reads what the run began with, and makes sure that it goes on so."""
+    run.check_same(recipe, sources.known)
+    return run.facts()
+
+
+def _build(accelerator: Accelerator, recipe: Recipe, facts: RunFacts, sources: Sources, *, compiled: bool) -> Networks:
+    """Makes the networks, from scratch or from the model to start from, and prepares them."""
+    set_seed(recipe.seed)
+    completion = CompletionNetwork(recipe.width, facts.mean_pixel)
+    if sources.pretrained is not None:
+        completion.load_state_dict(sources.pretrained[1].state_dict())
+    elif recipe.initialisation == "spreading":
+        initialise_spreading(completion)
+    discriminator = _initial_discriminator(recipe, sources.start)
+    return prepare_networks(accelerator, recipe, completion, discriminator, compiled=compiled)
 
 
 def _make_accelerator(run: Run, mixed_precision: str | None, trackers: Sequence[str]) -> Accelerator:
