@@ -99,10 +99,10 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
     sources = _open_sources(accelerator, recipe, data, options)
 
     # 2. Begin the run, or resume the one that is there.
-    repository = None
-    if options.push_to_hub is not None:  # better to fail now than in a month
-        repository = make_repository(options.push_to_hub) if accelerator.is_main_process else options.push_to_hub
     facts = _resume(run, recipe, sources) if options.resume else _begin(accelerator, run, recipe, sources)
+    repository = options.push_to_hub
+    if repository is not None and accelerator.is_main_process:
+        repository = make_repository(repository)  # better to fail now than in a month
 
     # 3. Build the networks with their optimizers, and bring them to where the run is.
     networks = _build(accelerator, recipe, facts, sources, compiled=options.compile)
