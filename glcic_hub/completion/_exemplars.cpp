@@ -144,7 +144,7 @@ Array<int32_t> similar_offsets(const Array<uint8_t>& image, const Array<uint8_t>
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Maximum flow with two search trees (Boykov and Kolmogorov 2004), which is fastest on the grids of pictures
+// Maximum flow with two search trees (Boykov and Kolmogorov 2004), the fastest on image grids
 
 class Flow {
  public:
@@ -175,7 +175,7 @@ class Flow {
     nodes_[j].first = arc + 1;
   }
 
-  // Finds the least cost, and with it each node's side.
+  // Finds the least cost, and each node's side.
   int64_t solve() {
     active_.clear();
     for (int i = 0; i < static_cast<int>(nodes_.size()); ++i) {
@@ -381,7 +381,7 @@ class Labelling {
   int size() const { return static_cast<int>(pixels_.size()); }
   int pixel(int i) const { return pixels_[i]; }
 
-  // What a label costs at a pixel: its distance from the guide, and from what is known around the hole.
+  // The cost of a label at a pixel: its difference from the guide, and from the known pixels around the hole.
   int cost(int i, int label) {
     if (label == NONE) return UNUSABLE;
     if (costs_.empty()) return compute_cost(i, label);
@@ -413,7 +413,7 @@ class Labelling {
     return sum;
   }
 
-  // What a seam between two labels costs: the difference of their pixels on both sides.
+  // The cost of a seam between two labels: the difference of their pixels on both sides.
   int seam(int a, int b, int py, int px, int qy, int qx) const {
     if (a == b) return 0;
     const int pa = source(a, py, px), pb = source(b, py, px), qa = source(a, qy, qx), qb = source(b, qy, qx);
@@ -454,7 +454,7 @@ class Labelling {
   std::vector<int> neighbours_, first_neighbour_;  // what is visible around each pixel
 };
 
-// Expansions of labels, one at a time. Several may work on one labelling if their pixels do not touch.
+// Expands labels, one at a time. Several expansions may share a labelling if their pixels do not touch.
 class Expansion {
  public:
   explicit Expansion(Labelling& labelling) : labelling_(labelling), node_(labelling.size(), NONE) {}

@@ -1,13 +1,13 @@
-"""Detail from the picture itself, led by the network: each pixel of a hole is copied from where it looks right.
+"""Fills holes with detail copied from the same image, guided by the network.
 
-The network says what belongs where, on a copy so small that the hole is shallow. Then each pixel of the hole is given
-an offset to a known pixel that it is copied from (a shift map: Pritch, Kav-Venaki and Peleg 2009), such that pieces
-copied from different places fit each other at their seams, fit what is known around the hole, and look like the
-network's fill from afar. Offsets between similar patches are among the candidates, which is what continues windows and
-tiles (He and Sun 2012). The choice is made by alpha expansion (Boykov, Veksler and Zabih 2001), coarse to fine. Then
-colours are drawn to the network's, and what is left of the seams is levelled.
+The network decides what belongs where, on a copy of the image so small that the hole is shallow. Every pixel of the
+hole then gets an offset to the known pixel it is copied from (a shift map: Pritch, Kav-Venaki and Peleg 2009). The
+offsets are chosen so that pieces from different places fit each other at their seams, fit the known pixels around the
+hole, and look like the network's fill from afar. Frequent offsets between similar patches are among the candidates;
+they continue windows and tiles (He and Sun 2012). Alpha expansion makes the choice (Boykov, Veksler and Zabih 2001),
+coarse to fine. Finally colours are pulled towards the network's, and the remaining seams are levelled.
 
-All choices are made in integers, so that the same picture, hole and guide give the same fill on every machine.
+All choices are made in integers: the same image, hole and guide give the same fill on every machine.
 """
 
 from __future__ import annotations
@@ -37,104 +37,104 @@ Labels: TypeAlias = NDArray[np.int32]
 """Offsets dy, dx by label, (n, 2); groups by label, (n,); or a label or group for each pixel, (H, W)."""
 
 NONE, PROMISING = -1, -2
-"""Groups of labels, as in `_exemplars.cpp`: tried everywhere; tried if they are among the cheapest at some pixel."""
+"""Groups of labels, as in `_exemplars.cpp`: tried everywhere; tried only if among the cheapest at some pixel."""
 
 MARGIN = 32, 384
-"""Sources are looked for as far around a hole as it is long, but at least and at most so far, in pixels."""
+"""Least and greatest distance around a hole, in pixels, to look for sources. In between it is the hole's length."""
 
 TOGETHER = 8
-"""Holes at most so far apart, in pixels, are completed together."""
+"""Distance in pixels up to which neighbouring holes are completed together."""
 
 GUIDE_DEPTH = 32
-"""The network completes a copy in which the hole is at most so deep, in pixels: what it knows best."""
+"""Greatest depth of the hole, in pixels, in the copy that the network completes."""
 
 SHALLOW = 4
-"""Holes at most so deep, in pixels, are led by fast marching (Telea 2004), which costs next to nothing."""
+"""Depth in pixels up to which fast marching (Telea 2004), which costs next to nothing, makes the guide."""
 
 COARSE_AREA = 1600
-"""The coarsest scale is the first at which the hole has at most so many pixels."""
+"""Area of the hole, in pixels, at the coarsest scale, at most."""
 
 LATTICE_STEP, LATTICE_SIZE = 2, 2000
-"""There offsets on a lattice are tried: the least distance between them in pixels, and about how many at most."""
+"""Lattice of offsets tried at the coarsest scale: least spacing in pixels, and greatest size, roughly."""
 
 REACHES = 0.1
-"""Of these, the ones that lead to known pixels from at least such a part of the hole."""
+"""Least share of the hole from which an offset of the lattice has to lead to known pixels."""
 
 BEST = 2
-"""Of these, the ones that are among the so many cheapest at some pixel."""
+"""An offset of the lattice has to be among this many cheapest at some pixel."""
 
 FREQUENT, MULTIPLES = 60, 3
-"""At the two coarsest scales the most frequent offsets between similar patches are tried, too, as many as He and Sun
-take; the first half of them also times 2, up to this factor, for holes that are larger than what repeats."""
+"""Number of the most frequent offsets between similar patches, tried at the two coarsest scales; as many as He and Sun
+take. The first half is also tried times 2, up to this factor, for holes larger than the period of what repeats."""
 
 PATCH_RADIUS, PATCHES_APART = 3, 15
-"""Radius of patches in pixels. Similar ones have to be apart by at least 1/15 of the longer side (He and Sun 2012)."""
+"""Radius of patches in pixels. Similar patches are at least 1/15 of the longer side apart (He and Sun 2012)."""
 
 CHANGES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
-"""What an offset may change by from one scale to the next finer one, in pixels."""
+"""Changes of an offset, in pixels, from one scale to the next finer one."""
 
 SPREAD = 2
-"""So far from where it was chosen, in pixels, an offset may spread at the next finer scale."""
+"""Distance in pixels by which the region of an offset may grow at the next finer scale."""
 
 SWEEPS = 1
-"""How often each label may expand."""
+"""Number of expansions of each label."""
 
 COLOUR, SEAM, GUIDE, CONTEXT = 4, 100, 3, 120
-"""Weights of what a choice costs: the difference at a seam, a seam as such, the difference from the guide, and the
-mean difference of what surrounds the hole within a patch."""
+"""Weights of the costs: the difference at a seam, the seam itself, the difference from the guide, and the mean
+difference of the known pixels around the hole within a patch."""
 
 GUIDE_LIMIT = 120
-"""The sum over the channels beyond which a difference from the guide counts no more: where the network cannot decide
-between two things its fill lies between them, and either is better than something that looks like neither."""
+"""Cap on the difference from the guide, summed over the channels. Where the network cannot decide between two things,
+its fill lies between them, and either is better than something that looks like neither."""
 
 TEXTURE, TEXTURE_RADIUS = 3, 6
-"""Mean gradients count so many times as much as colours, over a square of this radius in pixels. In small copies they
-tell knit from felt (Newson et al. 2014)."""
+"""Weight of mean gradients relative to colours, and the radius in pixels of the square they are averaged over. In
+small copies they tell knit from felt (Newson et al. 2014)."""
 
 RIM = 1
-"""Pixels that are so near a hole, at any scale, are not copied: there is often something left of what is removed."""
+"""Distance in pixels from a hole, at any scale, within which nothing is copied, as traces of the object remain."""
 
 RARE = 2
-"""The guide's colours and tints are kept within the window's, but for so many per cent of these on either end."""
+"""Percentage of the window's colours and tints, at either end, that the guide's are clipped to."""
 
 TINT_RADIUS, SHAPE_RADIUS = 8, 1
-"""Radii in pixels of the squares, run three times over the fill, whose mean colours are drawn to the guide's."""
+"""Radii in pixels of the box filters, applied three times, under which tints and shapes are pulled to the guide's."""
 
 SHAPED = 0.35
-"""How far shapes are drawn, tints being drawn all the way: a copy is one of many possible, the guide is their mean."""
+"""Strength of the pull on shapes; on tints it is 1. The copy is one of many possible fills, the guide their mean."""
 
 DRAWN = 2
-"""But by no more than so many times the mean error around the hole: what fits without a seam stays as it is."""
+"""Greatest pull, in multiples of the mean error around the hole: a copy that fits without a seam stays as it is."""
 
 PRECISION = 16
-"""Parts of a level of 255 in which means are taken."""
+"""Fractions of a level of 255 in which means are computed."""
 
 SCREEN, LEVELLING_SWEEPS = 0.003, 100
-"""How strongly colours are held when seams are levelled: steps fade within about twenty pixels."""
+"""Screening of the Poisson equation that levels seams (steps fade within about 20 pixels), and its sweeps."""
 
 
 class Scale(NamedTuple):
-    """A window of a picture at one scale."""
+    """A window of an image at one scale."""
 
     features: Bytes  # (H, W, 5): red, green, blue, and the mean gradients along columns and rows
     guide: Bytes  # (H, W, 3)
     known: Hole  # (H, W)
-    hole: Hole  # (H, W): what is to be completed; neither known nor hole are other holes
+    hole: Hole  # (H, W): to be completed; pixels of other holes are neither known nor hole
 
 
 def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole: Hole) -> list[Patch]:
-    """Completes a picture's holes with detail from around them, led by the network.
+    """Completes the holes of an image with detail from around them, guided by the network.
 
-    Each hole is completed by itself, in a window around it, so that the cost follows the holes.
+    Each hole is completed on its own, in a window around it, so that the cost follows the holes.
 
     Args:
-        completer: Runs the network that leads.
+        completer: Runs the network that makes the guide.
         rgb: (H, W, 3) uint8, or float32 in [0, 1].
         hole: (H, W) boolean.
 
     Returns:
-        Patches whose holes do not overlap and together are the hole. A hole with nothing around it that could be
-        copied gets the network's fill, with a `UserWarning`.
+        Patches whose holes do not overlap and together cover the hole. A hole without anything to copy around it gets
+        the network's fill, with a `UserWarning`.
 
     Raises:
         FloatingPointError: The network gives NaN or infinity.
@@ -145,7 +145,7 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
         target = np.zeros(window.size, bool)
         target[box.shifted(-window.top, -window.left).slices] = part
         parts.append((box, window, target, _depth(part) <= SHALLOW))
-    # The network runs on all small copies together.
+    # Run the network on all small copies together.
     copies = [
         small_copy(to_unit(rgb[window.slices]), hole[window.slices]) for _, window, _, shallow in parts if not shallow
     ]
@@ -172,7 +172,7 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
 
 
 def _parts(hole: Hole) -> Iterator[tuple[Hole, Box]]:
-    """The parts of a hole that are completed together, each in its box."""
+    """Splits a hole into the parts that are completed together, each with its box."""
     for area in far_apart(hole):
         within = hole[area.slices]
         near = cv2.dilate(within.astype(np.uint8), np.ones((TOGETHER + 1, TOGETHER + 1), np.uint8))
@@ -184,15 +184,15 @@ def _parts(hole: Hole) -> Iterator[tuple[Hole, Box]]:
 
 
 def small_copy(image: NDArray[np.float32], hole: Hole) -> tuple[NDArray[np.float32], Hole]:
-    """Shrinks a picture until its hole is at most 32 pixels deep, by a power of two.
+    """Shrinks an image by a power of two until its hole is at most 32 pixels deep.
 
     Args:
-        image: (H, W, 3) float32 in [0, 1]. What it holds inside the hole has no influence.
+        image: (H, W, 3) float32 in [0, 1]. Its content inside the hole does not matter.
         hole: (H, W) boolean.
 
     Returns:
-        The copy (h, w, 3) and its hole (h, w). A pixel of the copy is known if half of what it stands for is, or,
-        around holes with a thinner rim, as much as is known anywhere.
+        The copy (h, w, 3) and its hole (h, w). A pixel of the copy is known if at least half of the pixels it covers
+        are, or, where less is known everywhere, as many as the best pixel has.
     """
     height, width = hole.shape
     scale = 2 ** max(0, math.ceil(math.log2(_depth(hole) / GUIDE_DEPTH)))
@@ -205,7 +205,7 @@ def small_copy(image: NDArray[np.float32], hole: Hole) -> tuple[NDArray[np.float
 
 
 def _depth(hole: Hole) -> float:
-    """How far the hole's innermost pixel is from its edge, the picture's counted as one, in pixels."""
+    """Measures the depth of a hole: the distance of its innermost pixel to its edge or the image's, in pixels."""
     padded = np.pad(hole, 1).astype(np.uint8)
     return float(cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5).max())
 
@@ -213,13 +213,13 @@ def _depth(hole: Hole) -> float:
 def fill_from_exemplars(
     image: NDArray[np.float32], known: Hole, hole: Hole, guide: NDArray[np.float32]
 ) -> NDArray[np.float32] | None:
-    """Completes a hole with what the picture shows elsewhere.
+    """Completes a hole with pixels from elsewhere in the image.
 
     Args:
         image: (H, W, 3) float32 in [0, 1].
-        known: (H, W) boolean: which pixels may be looked at and copied.
-        hole: (H, W) boolean: which are to be completed, at least one; none of them known.
-        guide: (H, W, 3) float32 in [0, 1]: what the fill should look like from afar.
+        known: (H, W) boolean: the pixels that may be compared and copied.
+        hole: (H, W) boolean: the pixels to complete, at least one, none of them known.
+        guide: (H, W, 3) float32 in [0, 1]: the fill as it should look from afar.
 
     Returns:
         (H, W, 3) float32 in [0, 1], equal to `image` outside the hole; None if nothing can be copied.
@@ -237,7 +237,7 @@ def fill_from_exemplars(
             labels = np.concatenate([lattice, candidates])
             groups = np.concatenate([np.full(len(lattice), PROMISING), groups])
         else:
-            # A pixel starts from what was chosen at the coarser scale for it, or for the nearest that had a choice.
+            # A pixel starts from the choice of its parent at the coarser scale, or of the nearest parent that has one.
             height, width = scale.hole.shape
             box = bounds(scale.hole)
             halved = Box(box.top // 2, box.left // 2, -(-box.bottom // 2), -(-box.right // 2))
@@ -284,7 +284,7 @@ def _choose(scale: Scale, labels: Labels, groups: Labels, start: Labels, coarse:
 
 
 def _nearest_choice(chosen: Labels, box: Box) -> Labels:
-    """What was chosen for each pixel; in a box that holds all choices, for the nearest pixel that has one."""
+    """Extends the choice, inside a box that holds all of it, to the pixels without one: the nearest pixel's."""
     within = chosen[box.slices]
     near = scipy.ndimage.distance_transform_edt(within == NONE, return_distances=False, return_indices=True)
     nearest = chosen.copy()
@@ -293,9 +293,9 @@ def _nearest_choice(chosen: Labels, box: Box) -> Labels:
 
 
 def _scales(image: NDArray[np.float32], known: Hole, hole: Hole, guide: NDArray[np.float32]) -> list[Scale]:
-    """A window at its own scale and at smaller ones, each half of the one before."""
+    """Makes the window's scales, each half of the one before, finest first."""
     rgb, guide8 = to_uint8(image), to_uint8(guide)
-    # Colours and tints that the picture hardly has, such as green in a grey street, are not what the fill is led by.
+    # The guide must not ask for colours and tints that the image hardly has, such as green in a grey street.
     some = rgb[:: 1 + len(known) // 256][known[:: 1 + len(known) // 256]]  # some 256 rows tell
     if len(some):
         least, greatest = _range(some)
@@ -320,18 +320,18 @@ def _scales(image: NDArray[np.float32], known: Hole, hole: Hole, guide: NDArray[
 
 
 def _tints(rgb: Bytes) -> NDArray[np.int16]:
-    """Red, green and blue less green."""
+    """Subtracts green from red, green and blue."""
     return rgb.astype(np.int16) - rgb[..., 1:2]
 
 
 def _range(colours: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Between what most of the colours (n, 3) are."""
+    """Finds the range of most of the colours (n, 3)."""
     low, high = np.percentile(colours, (RARE, 100 - RARE), axis=0, method="nearest")
     return low, high
 
 
 def _sum_of_fours(values: NDArray[Any]) -> NDArray[np.int32]:
-    """Sums of 2x2 pixels: (H, W, C) to (H / 2, W / 2, C), rounded up; beyond the edge there is nothing."""
+    """Sums blocks of 2x2 pixels, (H, W, C) to (H / 2, W / 2, C), rounded up; zero beyond the edge."""
     height, width, channels = values.shape
     padded = np.pad(values.astype(np.int32), [(0, height % 2), (0, width % 2), (0, 0)])
     return np.asarray(padded.reshape(-(-height // 2), 2, -(-width // 2), 2, channels).sum(axis=(1, 3), dtype=np.int32))
@@ -342,7 +342,7 @@ def _mean(total: NDArray[np.int32], count: NDArray[np.int32]) -> Bytes:
 
 
 def _features(rgb: Bytes, known: Hole) -> Bytes:
-    """Colours, and the mean absolute gradients of what is known around each pixel."""
+    """Stacks colours and the mean absolute gradients of the known pixels around each pixel."""
     grey = rgb.sum(axis=2, dtype=np.int16)
     gradients = []
     for axis in (0, 1):
@@ -356,14 +356,14 @@ def _features(rgb: Bytes, known: Hole) -> Bytes:
 
 
 def _box_sums(values: NDArray[Any], radius: int) -> NDArray[np.int32]:
-    """Sums over squares around each pixel, of (H, W) or (H, W, 3) in 16 bits; beyond the edge there is nothing."""
+    """Sums squares around each pixel, of (H, W) or (H, W, 3) in 16 bits; zero beyond the edge."""
     side = (2 * radius + 1, 2 * radius + 1)
     sums = cv2.boxFilter(values, cv2.CV_32S, side, normalize=False, borderType=cv2.BORDER_CONSTANT)
     return np.asarray(sums, np.int32)
 
 
 def lattice_offsets(scale: Scale) -> Labels:
-    """Offsets on a lattice that lead from a fair part of the hole to known pixels: (n, 2), dy and dx."""
+    """Lists the offsets on a lattice that lead from a fair share of the hole to known pixels: (n, 2), dy and dx."""
     height, width = scale.hole.shape
     # How many pixels of the hole reach a known one: their correlation, with dy, dx at [dy + H - 1, dx + W - 1].
     size = [scipy.fft.next_fast_len(2 * side - 1, real=True) for side in scale.hole.shape]
@@ -377,7 +377,7 @@ def lattice_offsets(scale: Scale) -> Labels:
 
 
 def frequent_offsets(scale: Scale) -> Labels:
-    """The most frequent offsets between similar patches, and multiples of them: (n, 2), dy and dx."""
+    """Finds the most frequent offsets between similar patches, and their multiples: (n, 2), dy and dx."""
     height, width = scale.hole.shape
     side = 2 * (PATCH_RADIUS + RIM) + 1
     whole = scipy.ndimage.binary_erosion(scale.known, np.ones((side, side)))
@@ -385,7 +385,7 @@ def frequent_offsets(scale: Scale) -> Labels:
     colours = np.ascontiguousarray(scale.features[..., :3])
     found = _exemplars.similar_offsets(colours, whole.astype(np.uint8), PATCH_RADIUS, apart, 6)
     counts = np.zeros((2 * height + 1, 2 * width + 1), np.int64)
-    for sign in (1, -1):  # what repeats in one direction repeats in the other
+    for sign in (1, -1):  # a period repeats in both directions
         np.add.at(counts, (height + sign * found[:, 0], width + sign * found[:, 1]), 1)
     smooth = counts
     for axis in (0, 1):
@@ -402,14 +402,14 @@ def frequent_offsets(scale: Scale) -> Labels:
 def _copy(
     image: NDArray[np.float32], scale: Scale, guide: NDArray[np.float32], offsets: Labels
 ) -> NDArray[np.float32]:
-    """Copies the hole by offsets (H, W, 2), draws its colours to the guide's, and levels the seams."""
+    """Copies the hole by offsets (H, W, 2), pulls its colours towards the guide's, and levels the seams."""
     height, width = scale.hole.shape
     part = bounds(scale.hole).grown(1, height, width)
     y, x = np.mgrid[part.slices]
     hole, offsets = scale.hole[part.slices], offsets[part.slices]
 
     def look(places: Labels, down: int, right: int) -> tuple[NDArray[np.float32], Hole]:
-        """The pixels so far below and to the right of others' sources, and which of them are known."""
+        """Looks up the pixels below and to the right of sources, and which of them are known."""
         sy, sx = y + down + places[..., 0], x + right + places[..., 1]
         inside = (sy >= 0) & (sx >= 0) & (sy < height) & (sx < width)
         sy, sx = sy.clip(0, height - 1), sx.clip(0, width - 1)
@@ -417,14 +417,14 @@ def _copy(
 
     copied, usable = look(offsets, 0, 0)
     original, known = image[part.slices], scale.known[part.slices]
-    # Tints are drawn to the guide's, as far as the copy errs where it goes on into what is known.
+    # Pull tints towards the guide's, limited by the error of the copies around the hole, where the truth is known.
     rim = (cv2.dilate(hole.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0) & known & usable
     error = np.abs(to_uint8(copied[rim]).astype(np.int16) - to_uint8(original[rim]))
     limit = int(DRAWN * error.sum() // max(error.size, 1))
     copied[~(usable & hole)] = np.where(hole[..., None], guide[part.slices], original)[~(usable & hole)]
     held = copied + _missing(copied, scale.guide[part.slices], hole, TINT_RADIUS, limit)
 
-    # Between neighbours with sources of their own the step is the mean of what it is at either source.
+    # The step between two neighbours is the mean of the steps at their sources.
     steps = []
     for down, right in ((0, 1), (1, 0)):
         beside, beside_hole = np.roll(offsets, (-down, -right), (0, 1)), np.roll(hole, (-down, -right), (0, 1))
@@ -437,7 +437,7 @@ def _copy(
         steps.append((total / np.maximum(count, 1)).astype(np.float32))
     result = copied.copy()
     _exemplars.level_seams(result, hole.astype(np.uint8), held, steps[0], steps[1], SCREEN, LEVELLING_SWEEPS)
-    # Shapes come last, so that levelling does not smear them.
+    # Pull shapes last, so that levelling does not smear them.
     result += np.float32(SHAPED) * _missing(result, scale.guide[part.slices], hole, SHAPE_RADIUS, limit)
     completed_image = image.copy()
     completed_image[part.slices][hole] = result[hole].clip(0, 1)
@@ -445,7 +445,7 @@ def _copy(
 
 
 def _missing(copied: NDArray[np.float32], guide: Bytes, hole: Hole, radius: int, limit: int) -> NDArray[np.float32]:
-    """What the mean colours of a hole (H, W, 3) lack to be the guide's, at most `limit` levels of 255."""
+    """Computes what smoothed colours in a hole lack to be the guide's: (H, W, 3), at most `limit` levels of 255."""
     amiss = np.where(hole[..., None], PRECISION * (guide - to_uint8(copied).astype(np.int16)), np.int16(0))
     for _ in range(3):
         amiss = (_box_sums(amiss, radius) // (2 * radius + 1) ** 2).astype(np.int16)
