@@ -5,7 +5,7 @@ VENV := .venv
 PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: demo sample card test test-all browser lint format clean
+.PHONY: demo sample card test test-all browser lint docs format clean
 
 demo: $(VENV)/.installed-dev  ## start the demo
 	$(VENV)/bin/glcic demo
@@ -40,6 +40,9 @@ lint: $(VENV)/.installed-dev  ## check style, types and which folder imports whi
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
+
+docs: $(VENV)/.installed-dev  ## build the documentation into build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
 
 format: $(VENV)/.installed-dev  ## put the code in shape
 	$(VENV)/bin/ruff format .

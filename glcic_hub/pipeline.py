@@ -55,8 +55,9 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 class GLCICPipeline:
     """Fills holes in photographs and leaves the rest alone (Iizuka et al. 2017).
 
-    >>> pipe = GLCICPipeline.from_pretrained()
-    >>> completed = pipe("photo.jpg", "mask.png")
+    Examples:
+        >>> pipe = GLCICPipeline.from_pretrained()
+        >>> completed = pipe("photo.jpg", "mask.png")
 
     Args:
         config: Architecture and mean pixel of the network.
