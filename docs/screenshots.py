@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from glcic_hub.demo.app import CSS, make_demo
 
-SAMPLE = "Take the tower away"
+SAMPLE = "Remove the tower"
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Completes a folder of pictures on any number of devices; one that fails does not stop the rest."""
+"""Completes a folder of images on any number of devices; failures are reported and skipped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Failure(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a folder, over all processes."""
+    """The outcome for a folder, over all processes."""
 
     completed: int  # pictures
     kept: int  # were in the output folder already
@@ -49,7 +49,7 @@ def complete_folder(
 ) -> Outcome:
     """Completes every picture of a folder and its subfolders, with a progress bar.
 
-    What the output folder holds already is kept, so that a run that was stopped goes on. Under `accelerate launch`
+    Files that the output folder holds are kept, so rerun to resume. Under `accelerate launch`
     each process completes its share of what is left.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a trained model is, in one frozen record: architecture and mean pixel."""
+"""The configuration of a trained model: architecture and mean pixel."""
 
 from __future__ import annotations
 

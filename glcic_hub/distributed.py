@@ -8,7 +8,7 @@ from datetime import timedelta
 from accelerate import Accelerator, InitProcessGroupKwargs
 
 LONGEST_WAIT = timedelta(weeks=4)
-"""How long a process waits for those that have slower pictures."""
+"""Time that a process waits for the slower ones."""
 
 
 def join_processes() -> Accelerator:

@@ -12,7 +12,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Lets `write` fill a temporary file beside `path`, then renames it to `path`.
 
     Whatever goes wrong on the way (a full disk, an interruption), `path` is as it was before. Permissions stay, and a
-    link goes on leading to the file that it led to.
+    link still leads to the same file.
 
     Args:
         path: The file to make or replace; its folder exists.
@@ -71,5 +71,5 @@ def _umask() -> int:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line; its kind if it says nothing."""
+    """Returns an error's message in one line; its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

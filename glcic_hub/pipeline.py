@@ -38,7 +38,7 @@ Masks: TypeAlias = PictureLike | Pictures | None
 
 
 class Settings(TypedDict, total=False):
-    """What `GLCICPipeline` takes by name."""
+    """Keyword arguments of `GLCICPipeline`."""
 
     blend: Blend
     detail: Detail
@@ -328,7 +328,7 @@ def _open(image: Any, mask: Any, invert_mask: bool, detail: Detail, large_holes:
     if far.any() and large_holes == "direct":
         warnings.warn(
             f"{far.sum() / hole.sum():.0%} of the hole is farther than {REACH} pixels from anything known, "
-            "and comes out as a blot; complete it coarse to fine",
+            'and will be blurry; use large_holes="coarse_to_fine"',
             stacklevel=3,
         )
     return _Opened(picture, hole, far if far.any() and large_holes != "direct" else None, mask is None)

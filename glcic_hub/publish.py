@@ -43,7 +43,7 @@ def push_model(
         OSError: As for `GLCICPipeline.push_to_hub`.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"no model in {folder}: it is no folder")
+        raise FileNotFoundError(f"no model in {folder}: not a directory")
     pipe = GLCICPipeline.from_pretrained(folder, device="cpu")  # what cannot be loaded is not uploaded
     with tempfile.TemporaryDirectory() as temporary:
         upload = Path(temporary)

@@ -632,7 +632,7 @@ def largest_red(page: Page, box: Any) -> NDArray[np.bool_]:
 
 
 def test_a_sample_with_one_click(page: Page, tmp_path: Path) -> None:
-    page.click("text=Take the spoon away")
+    page.click("text=Remove the spoon")
     page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
     assert "600×400 pixels" in page.input_value("#message textarea")
     page.wait_for_timeout(1500)  # marks of progress go
@@ -801,7 +801,7 @@ def test_by_keyboard_and_screen_reader(page: Page, tmp_path: Path) -> None:
     for _ in range(40):
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.innerText"))
-        if reached[-1] == "Take the tower away":
+        if reached[-1] == "Remove the tower":
             break
     assert "Complete" in reached
     page.keyboard.press("Enter")

@@ -225,7 +225,7 @@ def test_faults_of_the_hub(model_folder: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         busy, refused, broken, absent = pool.map(load_and_push, faults)
     what = "cannot load user/model: "
-    assert busy[0].startswith(f"OSError: {what}the Hub says that this were too many requests (429)")
+    assert busy[0].startswith(f"OSError: {what}Hub rate limit reached (429)")
     assert refused[0].startswith(f"PermissionError: {what}the Hub refuses the token (403: ")
     assert broken[0].startswith(f"OSError: {what}the Hub has a fault (500)")
     assert absent[0].startswith(f"OSError: {what}it is not in the cache, and the Hub cannot be reached")
@@ -360,7 +360,7 @@ def test_glcic_push(
     assert main(["push", str(folder), "user/model"]) == 1
     assert "not a whole safetensors file" in capsys.readouterr().err
     assert main(["push", str(tmp_path / "nothing"), "user/model"]) == 1
-    assert "it is no folder" in capsys.readouterr().err
+    assert "not a directory" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["push", "user/model"])
 

@@ -166,7 +166,7 @@ def test_what_cannot_be_in_a_study(study: Study, tmp_path: Path) -> None:
         np.asarray(Image.open(tmp_path / "new" / "pictures" / f"{tokens[kind]}.png")) for kind in ("real", "a")
     )
     assert 400 <= (real != completed).any(axis=2).sum() <= 900
-    with pytest.raises(FileExistsError, match="leave --photographs away to go on with it"):
+    with pytest.raises(FileExistsError, match="omit --photographs to continue it"):
         prepare_study(tmp_path / "new", photographs, METHODS, PROTOCOL)
     rater = study.add_rater("\x1b[2J a | b\n" + "x" * 500)
     study.vote(rater, study.next_trial(rater).picture, "real")  # type: ignore[union-attr]

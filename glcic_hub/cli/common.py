@@ -1,4 +1,4 @@
-"""What several commands have in common: options, models, and what is said on standard error."""
+"""Options, models and messages that several commands share."""
 
 from __future__ import annotations
 

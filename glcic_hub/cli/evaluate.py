@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run)
     parser.add_argument("photographs", metavar="WHERE", help=PHOTOGRAPHS_HELP)
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FOLDER", help="records, tables and a page with pictures; goes on there"
+        "-o", "--output", type=Path, metavar="FOLDER", help="records, tables and a page with images; rerun to resume"
     )
     add_methods(parser, FAST_BASELINES)
 

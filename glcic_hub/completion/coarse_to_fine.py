@@ -35,7 +35,7 @@ def out_of_reach(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _may_be_out_of_reach(box: Box, shape: tuple[int, ...]) -> bool:
-    """Whether a hole with this bounding box is too long in both directions, or reaches across the picture."""
+    """Tells whether a hole with this bounding box is too long in both directions, or reaches across the image."""
     return all(side > REACH or side == whole for side, whole in zip(box.size, shape, strict=True))
 
 

@@ -40,7 +40,7 @@ def open_device(device: str | torch.device | None) -> torch.device:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether the device's memory gave out: PyTorch has an exception for that on a GPU, none on the CPU."""
+    """Tells whether the device ran out of memory: PyTorch has an exception for that on a GPU, none on the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
@@ -57,7 +57,7 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 class Step(NamedTuple):
-    """What a layer does along one axis to compute just what is wanted of its output."""
+    """A layer's work along one axis: padding, and the part of its output that is wanted."""
 
     before: int  # zeros that go before the input, as the network pads at the picture's border
     after: int
@@ -150,7 +150,7 @@ def _cut(picture: Any, box: Box) -> NDArray[Any]:
 
 
 def _steps(box: Box, height: int, width: int) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
-    """What each layer does along the rows and along the columns for a box of a picture."""
+    """Plans each layer's work along rows and columns for a box of an image."""
     rows, columns = (
         tuple(map(_step, TABLE_2, layer_spans(span, padded(length))))
         for span, length in ((box.rows, height), (box.columns, width))

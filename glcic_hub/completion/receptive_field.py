@@ -19,7 +19,7 @@ REACH = 150
 
 
 class LayerSpan(NamedTuple):
-    """What a layer needs along one axis, in positions of its input."""
+    """The input positions that a layer needs along one axis."""
 
     needed: Span  # may lie beyond the picture, where the network pads with zeros
     inside: Span  # the part of it in the picture
@@ -27,7 +27,7 @@ class LayerSpan(NamedTuple):
 
 
 def input_span(row: Row, output: Span) -> Span:
-    """What of a layer's input a span of its output depends on; it may lie beyond the picture."""
+    """Returns the span of a layer's input that a span of its output depends on; it may reach beyond the image."""
     if row.type == "deconv":
         # Output o has input i at tap o + 1 - 2 i, of 4 taps.
         return Span((output.begin - 1) // 2, output.end // 2 + 1)
@@ -42,7 +42,7 @@ def padded(length: int) -> int:
 
 
 def layer_spans(output: Span, length: int) -> tuple[LayerSpan, ...]:
-    """What each layer needs along one axis for a span of the completed picture.
+    """Computes what each layer needs along one axis for a span of the completed image.
 
     Args:
         output: The span, within the picture.
@@ -65,7 +65,7 @@ def layer_spans(output: Span, length: int) -> tuple[LayerSpan, ...]:
 
 
 def region(box: Box, height: int, width: int) -> Box:
-    """What of a picture the network sees to complete a box; of the picture as padded to multiples of 4.
+    """Returns the region that the network sees to complete a box, of the image as padded to multiples of 4.
 
     Args:
         box: Within the picture.
@@ -92,7 +92,7 @@ def multiply_adds(box: Box, height: int, width: int, network_width: int = PAPER_
 
 @lru_cache(maxsize=100_000)
 def _lengths(output: Span, length: int) -> tuple[int, ...]:
-    """How many positions each layer works on along one axis: a deconvolution of its input, others of their output."""
+    """Counts each layer's positions along one axis: of the input for a deconvolution, else of the output."""
     spans = layer_spans(output, length)
     worked_on = [
         span.inside if row.type == "deconv" else span.output for row, span in zip(TABLE_2, spans, strict=True)

@@ -205,7 +205,7 @@ def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
 
 
 def file_of(photograph: Photograph) -> Path | io.BytesIO:
-    """What Pillow can open: the file, or its content, fetched if it lies elsewhere."""
+    """Returns what Pillow can open: the file, or its content, fetched if it is remote."""
     if isinstance(photograph.file, Path):
         return photograph.file
     if isinstance(photograph.file, bytes):

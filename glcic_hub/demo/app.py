@@ -56,10 +56,10 @@ MAX_WAITING = 64
 """Requests that may wait; more are told to come back."""
 
 SAMPLE_TITLES = {
-    "coffee": "Take the spoon away",
-    "chelsea": "Mend the scratches",
-    "astronaut": "Take the badges off",
-    "rocket": "Take the tower away",
+    "coffee": "Remove the spoon",
+    "chelsea": "Repair the scratches",
+    "astronaut": "Remove the badges",
+    "rocket": "Remove the tower",
 }
 
 WORKER = ThreadPoolExecutor(1)
@@ -176,7 +176,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
     own = GLCICPipeline.from_pretrained(model)
 
     def places_of(path: str | None, painted: Any) -> tuple[Any, ...]:
-        """What another photograph changes on the page: all that was of the one before goes."""
+        """Resets the page for another photograph."""
         chosen = path is not None
         off = gr.update(interactive=False)
         shown = (gr.update(visible=not chosen), gr.update(visible=chosen), gr.update(visible=chosen))
@@ -310,10 +310,10 @@ def make_demo(model: str | None = None) -> gr.Blocks:
                     other = gr.Button("New photograph", visible=False, elem_id="other", min_width=100)
             with gr.Column(min_width=320):
                 slider = gr.ImageSlider(label="Before and after", interactive=False, elem_id="result", max_height=520)
-                message = gr.Textbox(label="What was done", interactive=False, elem_id="message")
+                message = gr.Textbox(label="Status", interactive=False, elem_id="message")
                 with gr.Row():
                     download = gr.DownloadButton("Download", interactive=False, elem_id="download", min_width=100)
-                    again = gr.Button("Go on from the result", interactive=False, elem_id="again", min_width=100)
+                    again = gr.Button("Continue from result", interactive=False, elem_id="again", min_width=100)
         with gr.Row():
             samples = {name: gr.Button(title, size="sm", min_width=140) for name, title in SAMPLE_TITLES.items()}
         with gr.Accordion("Options", open=False):

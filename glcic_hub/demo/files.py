@@ -1,4 +1,4 @@
-"""What the demo does with files: checks them, makes the copy that is painted on, and completes at full size."""
+"""The demo's files: checks, the copy that is painted on, and completion at full size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs methods over photographs; goes on where it stopped; one that fails does not stop the rest."""
+"""Runs methods over photographs; resumes where it stopped, reports and skips failures."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ALL_METRICS = {**METRICS, **perceptual.PERCEPTUAL_METRICS}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run gave.
+    """The results of a run.
 
     Attributes:
         protocol: What was measured on.
@@ -63,7 +63,7 @@ class Evaluation:
 
     @property
     def metrics(self) -> dict[str, Metric]:
-        """What was measured on each photograph."""
+        """Lists the measurements of each photograph."""
         return {name: metric for name, metric in ALL_METRICS.items() if name in self.records[0]}
 
     def values(self, method: str, entry: str) -> dict[int, Any]:
@@ -194,7 +194,7 @@ def _measure(
 def _compare(case: Case, completed: NDArray[np.uint8]) -> dict[str, Any]:
     """A record's entries of the extra "perceptual"; none without it.
 
-    The Fréchet distance is of a whole set, so records keep the vectors: a run that goes on, or has several processes,
+    The Fréchet distance is of a whole set, so records keep the vectors: a resumed run, or one of several processes,
     has them as it has the metrics.
     """
     if not perceptual.installed():
@@ -274,7 +274,7 @@ def _drop_unfinished_lines(output: Path) -> None:
 
 
 def _read_records(output: Path) -> list[dict[str, Any]]:
-    """What was measured before."""
+    """Reads the measurements of an earlier run."""
     records = []
     for file in sorted(output.glob("records-*.jsonl")):
         for line in file.read_text(encoding="utf-8").splitlines():

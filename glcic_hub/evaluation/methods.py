@@ -1,4 +1,4 @@
-"""What is measured side by side: models, and the baselines that need none."""
+"""Methods to compare: models, and baselines that need none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]
 
 
 def fingerprint(pipe: GLCICPipeline) -> str:
-    """What a model is and how it is run: a digest of its weights, its mean pixel, device and precision."""
+    """Identifies a model and how it runs: a digest of its weights, its mean pixel, device and precision."""
     digest = hashlib.sha256(repr((pipe.config.mean_pixel, pipe.device.type, str(pipe.dtype))).encode())
     for name, values in sorted(pipe.network.state_dict().items()):
         digest.update(

@@ -1,4 +1,4 @@
-"""How near a completed picture is to the original, in the hole and over the picture."""
+"""Metrics of a completed image against the original, in the hole and over the image."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MAX_PSNR = 100.0
 
 
 class Metric(NamedTuple):
-    """How a metric is shown, and what is best."""
+    """How to show a metric, and its best value."""
 
     label: str
     digits: int
     best: float
-    """What a perfect completion has; the nearer, the better."""
+    """The value of a perfect completion; nearer is better."""
 
 
 METRICS = {
@@ -40,7 +40,7 @@ METRICS = {
     "ssim_whole": Metric("SSIM of the picture", 4, 1),
     "l1_whole": Metric("L1 of the picture, %", 3, 0),
 }
-"""What `hole_metrics` gives."""
+"""Names of the metrics of `hole_metrics`."""
 
 
 def hole_metrics(

@@ -1,4 +1,4 @@
-"""How alike two pictures' holes look to a classification network: a picture's distance, and a set's Fréchet distance.
+"""Perceptual distances on features of a classification network: of an image, and a set's Fréchet distance.
 
 The network is EfficientNet-Lite0 (Tan and Le 2019) with ImageNet weights, both of packages of the extra "perceptual".
 """
@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812
 from glcic_hub.evaluation.metrics import Metric
 
 PERCEPTUAL_METRICS = {"efficientnet": Metric("EfficientNet distance", 3, 0)}
-"""What `compare` gives for each picture, beside what `hole_metrics` does."""
+"""Metrics of `compare` for each image, in addition to those of `hole_metrics`."""
 
 WINDOW = 32
 """Side in pixels of the windows over which features are averaged before they are compared; the step of the last stage.
@@ -45,7 +45,7 @@ NEEDED = (
 
 
 class Comparison(NamedTuple):
-    """How a completed picture's hole compares with the original's.
+    """Features of a completed image's hole and the original's, and their distance.
 
     Attributes:
         distance: From 0, equal, to 2; 1 is of features that have nothing in common.

@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured on; the same for all methods.
+    """Defines the images and holes of an evaluation; the same for all methods.
 
     Attributes:
         holes: `rectangles`: one in each photograph, as in the paper's training (sec. 3.4); `centre`: a square of half
@@ -82,7 +82,7 @@ class Protocol:
 
 
 def case_opener(protocol: Protocol, photographs: Sequence[Photograph]) -> Callable[[int], Case]:
-    """What opens the photograph of an index, with its hole; a ValueError if it or its mask cannot be used."""
+    """Makes a function that opens the photograph of an index with its hole, or raises a ValueError."""
     mask_of = masks_by_name(Path(protocol.holes)) if protocol.holes not in HOLES else None
 
     def open_case(index: int) -> Case:

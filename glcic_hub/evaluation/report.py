@@ -1,4 +1,4 @@
-"""What an evaluation says: means with their intervals, tables, plots, and a page to look at the pictures."""
+"""The report of an evaluation: means with intervals, tables, plots, and a page that shows the images."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def frechet(evaluation: Evaluation) -> dict[str, Frechet]:
 
 
 def as_markdown(evaluation: Evaluation) -> str:
-    """What was measured on, and the tables: in the hole, over the picture, and paired differences."""
+    """Describes the data and gives the tables: in the hole, over the image, and paired differences."""
     figures = means(evaluation)
     counted = len(evaluation.values(evaluation.methods[0], "psnr"))
     measured = evaluation.metrics

@@ -1,4 +1,4 @@
-"""What completion costs: by regions, as the paper does it, and by what one might use instead (table 4)."""
+"""The cost of completion: by regions, as in the paper, and with the alternatives (table 4)."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ HOLE = 128
 """Side of the hole in pixels, as in the paper's table 4."""
 
 LONG = 20.0
-"""What takes so many seconds is not run a third time."""
+"""Seconds from which a case is not run a third time."""
 
 HOLES = 10
-"""How many holes the memory is also measured for."""
+"""Numbers of holes for which memory is measured, too."""
 
 OPENCV = ("Telea", "Navier-Stokes")
 """Fills that are fast enough for all sizes."""
@@ -226,7 +226,7 @@ def _lists(networks: _Networks, size: int, runs: int) -> Row:
 
 
 def _overhead(networks: _Networks, size: int, runs: int) -> Row:
-    """What the pipeline takes longer than the network for the same region."""
+    """Measures the time that the pipeline adds to the network's on the same region."""
     config = GLCICConfig(width=networks.width, mean_pixel=(0.5, 0.5, 0.5), image_size=256, patch_size=128)
     pipe = GLCICPipeline(config, networks.plain, device=networks.device, dtype=networks.dtypes[-1])
     rgb, hole = _picture(size)

@@ -43,14 +43,14 @@ CREATE TABLE trials (
 
 
 class Trial(NamedTuple):
-    """What a rater is to see next."""
+    """The next image for a rater."""
 
     picture: str
     """Its token, which says nothing of what it is."""
     place: int
-    """How many the rater has answered before."""
+    """Number of answers that the rater has given."""
     total: int
-    """How many there are for the rater."""
+    """Number of images for the rater."""
 
 
 def prepare_study(
@@ -129,9 +129,7 @@ def prepare_study(
 def check_new(folder: Path) -> None:
     """Raises a FileExistsError if a study's folder is there already."""
     if (folder / DATABASE_FILE).exists():
-        raise FileExistsError(
-            f"{folder} holds a study; leave --photographs away to go on with it, or give a new folder"
-        )
+        raise FileExistsError(f"{folder} holds a study; omit --photographs to continue it, or give a new folder")
     if folder.exists():
         raise FileExistsError(f"{folder} exists and is kept; give a new folder")
 
@@ -273,7 +271,7 @@ class Study:
             ).fetchall()
 
     def description(self) -> str:
-        """What the pictures are, in words."""
+        """Describes the images in words."""
         with self._database() as database:
             return str(database.execute("SELECT description FROM settings").fetchone()[0])
 

@@ -1,4 +1,4 @@
-"""What raters said in a study: shares with intervals, tables, the plot and the page."""
+"""Results of a study: shares with intervals, tables, the plot and the page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEAST_TO_FOOL_NOBODY = 3
 
 
 class Share(NamedTuple):
-    """How many of some votes were "real", with Wilson's 95 % interval of the share."""
+    """The number of "real" among votes, with Wilson's 95 % interval of the share."""
 
     real: int
     votes: int
@@ -50,7 +50,7 @@ class Share(NamedTuple):
 
 
 class RaterShares(NamedTuple):
-    """What a rater said of the real pictures and of the completed ones."""
+    """A rater's votes on the real images and on the completed ones."""
 
     name: str
     real: Share
@@ -58,7 +58,7 @@ class RaterShares(NamedTuple):
 
     @property
     def remark(self) -> str:
-        """What makes a rater's votes worthless."""
+        """Says why a rater's votes are not to be trusted."""
         called, votes = self.real.real + self.completed.real, self.real.votes + self.completed.votes
         if votes >= LEAST_FOR_REMARK and called in (0, votes):
             return f"always said {ANSWERS[0] if called else ANSWERS[1]}"
@@ -66,7 +66,7 @@ class RaterShares(NamedTuple):
 
 
 class Results(NamedTuple):
-    """What a study gave."""
+    """The results of a study."""
 
     kinds: dict[str, Share]
     raters: list[RaterShares]
@@ -74,7 +74,7 @@ class Results(NamedTuple):
     """Of the completed pictures with at least 3 votes those that nobody called real: method, token, votes; most votes
     first."""
     judged: int
-    """How many completed pictures have so many votes."""
+    """Counts the completed images by their number of votes."""
 
 
 def results(study: Study) -> Results:

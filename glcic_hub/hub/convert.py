@@ -21,7 +21,7 @@ from glcic_hub.networks.completion import Order
 from glcic_hub.networks.table_2 import TABLE_2
 
 EPSILON = 1e-5
-"""What batch normalisation adds to the variance, in PyTorch and in Torch7 unless they are told otherwise."""
+"""The default epsilon of batch normalisation, in PyTorch and in Torch7."""
 
 _AUTHORS = {
     "title": "A model of the authors, converted",

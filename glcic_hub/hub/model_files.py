@@ -1,4 +1,4 @@
-"""What a model folder, or a model repository on the Hub, holds: the config and the networks."""
+"""The files of a model folder or a model repository: the config and the networks."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def fetch_model(
     folder = Path(model)
     if folder.is_dir():
         if revision is not None:
-            raise ValueError(f"{folder} is a folder here, which has no revisions, such as {revision}; leave that away")
+            raise ValueError(f"{folder} is a folder here, which has no revisions, such as {revision}; omit it")
         return folder
     if isinstance(model, Path) or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise FileNotFoundError(f"no model in {folder}: {folder.name} does not exist")
@@ -285,7 +285,7 @@ def _refusal(what: str, error: Any) -> OSError:
     if status in (401, 403):
         return PermissionError(f"{what}: the Hub refuses the token ({status}: {said}), or has none; {LOG_IN}")
     if status == 429:
-        return OSError(f"{what}: the Hub says that this were too many requests (429); try again in some minutes")
+        return OSError(f"{what}: Hub rate limit reached (429); retry in a few minutes")
     if status >= 500:
         return OSError(f"{what}: the Hub has a fault ({status}); try again later")
     return OSError(f"{what}: the Hub refuses ({status}: {said})")

@@ -1,1 +1,1 @@
-"""What knows what an image is: boxes, files, arrays, masks."""
+"""Images: boxes, files, arrays, masks."""

@@ -16,7 +16,7 @@ class Span(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many positions there are."""
+        """The number of positions."""
         return self.end - self.begin
 
 
@@ -30,7 +30,7 @@ class Box(NamedTuple):
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """What cuts the box out of an array (H, W, ...)."""
+        """The slices that cut the box out of an array (H, W, ...)."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     @property
@@ -46,7 +46,7 @@ class Box(NamedTuple):
         )  # fmt: skip
 
     def common(self, other: Box) -> Box:
-        """What two boxes have in common; of no height or width if that is nothing."""
+        """Intersects two boxes; without height or width if they do not overlap."""
         top, left = max(self.top, other.top), max(self.left, other.left)
         return Box(top, left, max(top, min(self.bottom, other.bottom)), max(left, min(self.right, other.right)))
 

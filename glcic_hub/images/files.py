@@ -58,7 +58,7 @@ def find_pictures(folder: Path) -> list[Path]:
 
 
 def masks_by_name(folder: Path) -> Callable[[Path], Path]:
-    """What gives the mask in a folder for a picture's name, whatever their suffixes; a ValueError without one.
+    """Makes a function that finds an image's mask in a folder by name, whatever the suffix, or raises a ValueError.
 
     Raises:
         FileNotFoundError: `folder` is not a folder.
@@ -122,7 +122,7 @@ def load_pixels(image: Image.Image) -> None:
 
 
 def read_exif(image: Image.Image) -> Image.Exif:
-    """What EXIF says of a photograph, not of its file; without the thumbnail, which would still show what is removed.
+    """Keeps the EXIF tags of the photograph, not of its file; not the thumbnail, which shows the removed object.
 
     Empty if there is none, or if it is broken. TIFF files are turned upright when their pixels are loaded, so load
     them first.

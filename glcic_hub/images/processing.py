@@ -17,7 +17,7 @@ from glcic_hub.images.boxes import Box
 from glcic_hub.images.files import load_image, load_pixels, orientation_of, read_exif
 
 Picture: TypeAlias = Image.Image | NDArray[Any] | torch.Tensor
-"""What a completed picture is: the kind that went in; a PIL image for a path."""
+"""A completed image, of the input's type; a PIL image for a path."""
 
 PictureLike: TypeAlias = str | Path | Picture
 """A picture or a mask as a user may give it: a path, PIL image, NumPy array or PyTorch tensor."""

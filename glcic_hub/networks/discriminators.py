@@ -14,7 +14,7 @@ FEATURES_PER_WIDTH = 16  # 1024 features at the paper's width of 64
 
 
 def convolution_count(size: int) -> int:
-    """How many stride-2 convolutions a discriminator of inputs (size, size) has: what brings them nearest to 4×4.
+    """Counts the stride-2 convolutions of a discriminator for inputs (size, size): those that come nearest to 4×4.
 
     Six for 256 and five for 128 (table 3); five for 160 and for 96 (sec. 4.5, CelebA); four for 64 (sec. 4.1.2).
     """

@@ -28,7 +28,7 @@ _ORDER, _SAMPLE, _STREAM = 0, 1, 2
 
 
 class Sample(TypedDict):
-    """What a worker makes of a photograph."""
+    """A sample as a worker makes it from a photograph."""
 
     image: NDArray[np.uint8]  # (size, size, 3)
     mask: NDArray[np.uint8]  # M_c, (size, size) of 0 and 1; 1 = to be completed

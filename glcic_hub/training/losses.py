@@ -85,7 +85,7 @@ def discriminator_loss(logits: Tensor, *, real: bool) -> Tensor:
 
 
 def adversarial_loss(fake_logits: Tensor, kind: str) -> Tensor:
-    """What C minimises to be taken for real; the second term of eq. 5 but for alpha.
+    """The adversarial term that C minimises: the second term of eq. 5, without alpha.
 
     Args:
         fake_logits: (B, 1) what the discriminator says of completed pictures.

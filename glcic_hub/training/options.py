@@ -43,7 +43,7 @@ class TrainingOptions:
         flags=["--from"],
         metavar="MODEL",
     )
-    resume: bool = _option(False, "go on from the newest checkpoint in the output folder")
+    resume: bool = _option(False, "resume from the newest checkpoint in the output folder")
     mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(
         None, "default: what accelerate launch or its config says"
     )

@@ -133,7 +133,7 @@ class Recipe:
 
     @property
     def is_adversarial(self) -> bool:
-        """Whether there are steps with discriminators."""
+        """Tells whether there are steps with discriminators."""
         return self.phase_ends[2] > self.phase_ends[0]
 
     def phase_of(self, step: int) -> int:

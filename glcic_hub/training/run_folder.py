@@ -28,7 +28,7 @@ class RunFacts:
     data: str
     """The photographs' folder, its last part alone, or their name on the Hub."""
     photographs: int | None
-    """How many there are; None of a stream."""
+    """Their number; None for a stream."""
     digest: str | None
     """Of a folder's photographs, by which it is known again."""
     validation: str | None
@@ -71,10 +71,10 @@ class Run:
         return RunFacts(**{**facts, "mean_pixel": tuple(facts["mean_pixel"])})
 
     def check_same(self, recipe: Recipe, facts: dict[str, Any]) -> None:
-        """Makes sure that a run goes on as it began.
+        """Checks that a run is resumed as it began.
 
         Args:
-            recipe: The recipe to go on with.
+            recipe: The recipe to resume with.
             facts: Those of `RunFacts` that are known now and must be as they were.
 
         Raises:
@@ -91,7 +91,7 @@ class Run:
         return sorted(path for path in self.folder.glob("checkpoint-*") if CHECKPOINT_NAME.fullmatch(path.name))
 
     def newest_step(self) -> int:
-        """How many steps the newest checkpoint has behind it; 0 if there is none."""
+        """Returns the step of the newest checkpoint; 0 if there is none."""
         checkpoints = self.checkpoints()
         return int(checkpoints[-1].name.removeprefix("checkpoint-")) if checkpoints else 0
 

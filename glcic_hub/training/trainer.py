@@ -306,7 +306,7 @@ class Trainer:
         self.began = time.perf_counter()
 
     def _push(self, done: int) -> None:
-        """Uploads the model; if that fails, training goes on."""
+        """Uploads the model; a failure is a warning, and training continues."""
         if self.accelerator.is_main_process and self.repository is not None:
             try:
                 push_folder(self.run.model, self.repository, f"Step {done}")
@@ -347,7 +347,7 @@ class Trainer:
         return GLCICPipeline(config, completion.eval(), device=self.accelerator.device, dtype=torch.float32)
 
     def _record(self, done: int) -> dict[str, Any]:
-        """What the model's config says of its training."""
+        """Makes the record of the training for the model's config."""
         measured = {entry["phase"]: entry for entry in self.run.read_log() if "ssim" in entry}  # the last of each
         count = self.facts.photographs
         held_out = f", of which {len(self.examples)} were held out" if self.facts.validation is None else ""
@@ -422,7 +422,7 @@ def _begin(accelerator: Accelerator, run: Run, recipe: Recipe, sources: Sources)
 
 
 def _resume(run: Run, recipe: Recipe, sources: Sources) -> RunFacts:
-    """Reads what the run began with, and makes sure that it goes on so."""
+    """Reads the facts of the run, and checks that recipe and data are still the same."""
     run.check_same(recipe, sources.known)
     return run.facts()
 
@@ -458,7 +458,7 @@ def _make_accelerator(run: Run, mixed_precision: str | None, trackers: Sequence[
 
 
 def _name(where: str | Path | None) -> str | None:
-    """What a model card may say of a place: the last part of a folder's path, or a name on the Hub."""
+    """Shortens a location for the model card: the last part of a folder's path, or a name on the Hub."""
     if where is None:
         return None
     folder, colon, split = str(where).partition(":")
@@ -576,7 +576,7 @@ def _sigterm_noted() -> Iterator[threading.Event]:
 
 
 def _stop_agreed(accelerator: Accelerator, asked: threading.Event) -> bool:
-    """Whether any process was asked to stop; several agree on it, so that all stop after the same step."""
+    """Tells whether any process was asked to stop; processes agree, so that all stop after the same step."""
     if accelerator.num_processes == 1:
         return asked.is_set()
     if asked.is_set():

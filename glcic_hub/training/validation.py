@@ -1,4 +1,4 @@
-"""What one wants to look at during training: figures, and a grid of pictures."""
+"""Validation during training: metrics, and a grid of images."""
 
 from __future__ import annotations
 
