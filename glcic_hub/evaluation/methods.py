@@ -33,9 +33,14 @@ def network_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Metho
     }
 
 
+def default_methods(pipe: GLCICPipeline, name: str) -> dict[str, Method]:
+    """Gives what people get of a model without asking, under its name: what raters of a study see."""
+    return {name: lambda image, mask: pipe(image, mask)}
+
+
 def model_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
     """A model's network alone, without and with blending, and what people get of the model."""
-    return {**network_methods(pipe, name), f"{name}, exemplars": lambda image, mask: pipe(image, mask)}
+    return {**network_methods(pipe, name), **default_methods(pipe, f"{name}, exemplars")}
 
 
 def fingerprint(pipe: GLCICPipeline) -> str:
@@ -88,11 +93,6 @@ def _baseline(fill: Method, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -
 
 BASELINES: dict[str, Method] = {name: partial(_baseline, fill) for name, fill in FILLS.items()}
 """The fills, under the rules that hold for models."""
-
-
-def default_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
-    """Gives what people get of a model without asking, under its name: what raters of a study see."""
-    return {name: lambda image, mask: pipe(image, mask)}
 
 
 def make_methods(

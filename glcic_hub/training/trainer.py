@@ -84,8 +84,8 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
         The model folder, which `GLCICPipeline.from_pretrained` opens.
 
     Raises:
-        FileNotFoundError: `data` or `start_from` does not exist, or there is nothing to resume.
-        FileExistsError: `output` holds a run, and `resume` is false.
+        FileNotFoundError: `data` or `options.start_from` does not exist, or there is nothing to resume.
+        FileExistsError: `output` holds a run, and `options.resume` is false.
         ValueError: `data` holds no photographs or none that can be read, a number is out of its range, the batch
             cannot be split, the recipe or the number of photographs differs from that of the run to resume, the
             newest checkpoint is broken, or the model to start from is missing or does not fit the recipe.
@@ -388,8 +388,9 @@ def _open_sources(accelerator: Accelerator, recipe: Recipe, data: str | Path, op
     with accelerator.local_main_process_first():  # one download for all
         photographs = open_photographs(data, stream=options.stream)
         others = None if options.validation is None else open_photographs(options.validation, stream=options.stream)
-        from_scratch = options.start_from is None or options.resume
-        start = None if from_scratch else fetch_model(str(options.start_from), discriminators=True)
+        start = None
+        if options.start_from is not None and not options.resume:
+            start = fetch_model(options.start_from, discriminators=True)
     known: dict[str, Any] = {
         "data": _name(data),
         "photographs": None if isinstance(photographs, Stream) else len(photographs),
