@@ -1,4 +1,4 @@
-"""The demo under load: clients at once, each checking that it gets its own picture back; times, memory, and the page.
+"""The demo under load: clients at once, each checking that it gets its own image back; times, memory, and the page.
 
 python benchmarks/demo.py [--clients 16] [--requests 200]
 

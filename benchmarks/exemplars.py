@@ -1,4 +1,4 @@
-"""What detail from the picture itself costs, beside PatchMatch and Telea: medians of runs in turns.
+"""What detail from the image itself costs, beside PatchMatch and Telea: medians of runs in turns.
 
 python benchmarks/exemplars.py [PHOTOGRAPHS] [--model FOLDER] [--runs 5] [--count 3] [--only 640x480]
 """
@@ -32,7 +32,7 @@ OTHERS = ("PatchMatch", "Telea")
 
 
 class Case(NamedTuple):
-    """Holes in a picture."""
+    """Holes in an image."""
 
     name: str
     width: int
@@ -40,7 +40,7 @@ class Case(NamedTuple):
     side: int  # of a hole, in pixels
     holes: int = 1
     once: bool = False
-    patchmatch: bool = True  # it works on the whole picture, and takes minutes on large ones
+    patchmatch: bool = True  # it works on the whole image, and takes minutes on large ones
 
 
 CASES = (
@@ -55,7 +55,7 @@ CASES = (
 def main() -> None:
     """Measures and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("photographs", metavar="PHOTOGRAPHS", nargs="?", help="a folder; a synthetic picture is first")
+    parser.add_argument("photographs", metavar="PHOTOGRAPHS", nargs="?", help="a folder; a synthetic image is first")
     parser.add_argument("--model", metavar="FOLDER", help="default: the package's")
     parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each method (default: 5)")
     parser.add_argument("--count", type=int, default=3, metavar="N", help="photographs at most (default: 3)")
@@ -70,14 +70,14 @@ def main() -> None:
         paths += [photograph.file for photograph in list(open_photographs(options.photographs))[: options.count]]
     methods = _methods(options.model)
     print(f"{torch.get_num_threads()} threads of PyTorch, {cv2.getNumThreads()} of OpenCV, {os.cpu_count()} cores.\n")
-    print(f"| case | picture | {OURS}, s | " + " | ".join(f"{name}, s | {OURS} : {name}" for name in OTHERS) + " |")
+    print(f"| case | image | {OURS}, s | " + " | ".join(f"{name}, s | {OURS} : {name}" for name in OTHERS) + " |")
     print("|---|---|---|" + "---|" * 2 * len(OTHERS))
     for case in CASES:
         if options.only not in case.name:
             continue
         chosen = {name: method for name, method in methods.items() if case.patchmatch or name != "PatchMatch"}
         for number, path in enumerate(paths):
-            image, mask = _picture(case, path), _mask(case)
+            image, mask = _image(case, path), _mask(case)
             work = {name: partial(method, image, mask) for name, method in chosen.items()}
             seconds = _once(work) if case.once else measure(work, options.runs)
             _print_row(case.name, f"photograph {number}" if number else "synthetic", seconds)
@@ -94,7 +94,7 @@ def _methods(model: str | None) -> dict[str, Method]:
     return {OURS: GLCICPipeline.from_pretrained(model), **{name: BASELINES[name] for name in OTHERS}}
 
 
-def _picture(case: Case, path: Any) -> NDArray[np.uint8]:
+def _image(case: Case, path: Any) -> NDArray[np.uint8]:
     """A photograph scaled and cropped to the case's size; without one, coloured noise of several sizes."""
     if path is not None:
         image = np.asarray(load_image(path).convert("RGB"))
@@ -146,15 +146,15 @@ def _first_calls(model: str | None, runs: int) -> Iterator[tuple[str, list[tuple
 
 def _first_result(name: str, model: str | None) -> float:
     """The seconds from now to the first result, a model's loading included."""
-    image, mask = _picture(CASES[0], None), _mask(CASES[0])
+    image, mask = _image(CASES[0], None), _mask(CASES[0])
     begin = time.perf_counter()
     method = GLCICPipeline.from_pretrained(model) if name == OURS else BASELINES[name]
     method(image, mask)
     return time.perf_counter() - begin
 
 
-def _print_row(case: str, picture: str, seconds: dict[str, float]) -> None:
-    cells = [case, picture, f"{seconds[OURS]:.2f}"]
+def _print_row(case: str, image: str, seconds: dict[str, float]) -> None:
+    cells = [case, image, f"{seconds[OURS]:.2f}"]
     for name in OTHERS:
         known = name in seconds
         cells += [f"{seconds[name]:.2f}", f"{seconds[OURS] / seconds[name]:.2f}"] if known else ["", ""]

@@ -41,7 +41,7 @@ def main() -> None:
     recipe = Recipe.load(options.recipe, **overrides)
     photographs = Folder(options.data)
 
-    print(f"| loading, {recipe.image_size}×{recipe.image_size} | pictures/s |\n|---|---|")
+    print(f"| loading, {recipe.image_size}×{recipe.image_size} | images/s |\n|---|---|")
     for workers in sorted({1, 2, options.workers}):
         batches = load_batches(photographs, recipe, workers=workers)
         count = max(4, 400 // recipe.batch_size)

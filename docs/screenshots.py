@@ -19,7 +19,7 @@ SAMPLE = "Remove the tower"
 
 
 def main() -> None:
-    """Starts the demo, completes a sample in it, and takes pictures of it."""
+    """Starts the demo, completes a sample in it, and takes screenshots of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("docs"), metavar="FOLDER")
     options = parser.parse_args()
@@ -39,12 +39,12 @@ def main() -> None:
 
 
 def shoot(browser: Browser, address: str, path: Path, width: int, height: int) -> None:
-    """Completes the sample in a window of a size, and takes a picture of it."""
+    """Completes the sample in a window of a size, and takes a screenshot of it."""
     page = browser.new_page(viewport={"width": width, "height": height})
     page.goto(address)
     page.click(f"text={SAMPLE}")
     page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
-    page.wait_for_timeout(2500)  # pictures come in, marks of progress go
+    page.wait_for_timeout(2500)  # images come in, marks of progress go
     page.evaluate("window.scrollTo(0, 0)")
     page.screenshot(path=path, quality=88)
     page.close()

@@ -13,14 +13,14 @@ from tqdm.auto import tqdm
 
 from glcic_hub.distributed import join_processes
 from glcic_hub.files import first_line
-from glcic_hub.images.files import check_output, find_pictures, masks_by_name, save_picture
+from glcic_hub.images.files import check_output, find_images, masks_by_name, save_image
 from glcic_hub.pipeline import Blend, Detail, GLCICPipeline, LargeHoles
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".webp", ".tif", ".tiff"})
 
 
 class Failure(NamedTuple):
-    """A picture that was not completed, and why."""
+    """An image that was not completed, and why."""
 
     path: Path
     reason: str
@@ -29,7 +29,7 @@ class Failure(NamedTuple):
 class Outcome(NamedTuple):
     """The outcome for a folder, over all processes."""
 
-    completed: int  # pictures
+    completed: int  # images
     kept: int  # were in the output folder already
     failures: list[Failure]
     seconds: float
@@ -47,39 +47,39 @@ def complete_folder(
     large_holes: LargeHoles = "coarse_to_fine",
     overwrite: bool = False,
 ) -> Outcome:
-    """Completes every picture of a folder and its subfolders, with a progress bar.
+    """Completes every image of a folder and its subfolders, with a progress bar.
 
     Files that the output folder holds are kept, so rerun to resume. Under `accelerate launch`
     each process completes its share of what is left.
 
     Args:
         pipe: What completes.
-        images: The folder of pictures.
-        masks: A folder with a mask for each picture, of the same name but for the suffix; one mask for all; or None
-            for the pictures' transparent pixels.
-        output: Another folder, made if it does not exist. The completed pictures keep their names and subfolders; what
+        images: The folder of images.
+        masks: A folder with a mask for each image, of the same name but for the suffix; one mask for all; or None
+            for the images' transparent pixels.
+        output: Another folder, made if it does not exist. The completed images keep their names and subfolders; what
             was saved with loss becomes a PNG, so that nothing outside the holes changes.
         detail: As for the pipeline.
         blend: As for the pipeline.
         invert_mask: As for the pipeline.
         large_holes: As for the pipeline.
-        overwrite: Replace pictures that are in `output` already.
+        overwrite: Replace images that are in `output` already.
 
     Returns:
-        What became of the pictures, the same on every process.
+        What became of the images, the same on every process.
 
     Raises:
         FileNotFoundError: A folder does not exist.
         OSError: `output` cannot be made, or is a file.
-        ValueError: `images` holds no pictures, `output` is the folder of the pictures or of the masks, or there are
+        ValueError: `images` holds no images, `output` is the folder of the images or of the masks, or there are
             several processes that cannot be joined.
     """
-    for folder, what in ((images, "pictures"), (masks, "masks")):
+    for folder, what in ((images, "images"), (masks, "masks")):
         if folder is not None and folder.resolve() == output.resolve():
             raise ValueError(f"the output folder {output} is that of the {what}; give another")
-    # Masks and results of earlier runs may lie within the folder of the pictures.
+    # Masks and results of earlier runs may lie within the folder of the images.
     others = {folder.resolve() for folder in (masks, output) if folder is not None}
-    paths = [path for path in find_pictures(images) if not others & {path.resolve(), *path.resolve().parents}]
+    paths = [path for path in find_images(images) if not others & {path.resolve(), *path.resolve().parents}]
     mask_of = masks_by_name(masks) if masks is not None and masks.is_dir() else None
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -97,21 +97,19 @@ def complete_folder(
     completed = 0
     failures: list[Failure] = []
     share = list(left.items())[accelerator.process_index :: accelerator.num_processes]
-    for path, result in tqdm(share, unit="picture", disable=not accelerator.is_main_process):
+    for path, result in tqdm(share, unit="image", disable=not accelerator.is_main_process):
         try:
             if times_used[result] > 1:
-                raise ValueError(f"several pictures would become {result}; rename them")
+                raise ValueError(f"several images would become {result}; rename them")
             mask = mask_of(path.relative_to(images)) if mask_of is not None else masks
             result.parent.mkdir(parents=True, exist_ok=True)
             check_output(result, overwrite=overwrite)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                picture = pipe(
-                    path, mask, detail=detail, blend=blend, invert_mask=invert_mask, large_holes=large_holes
-                )
+                image = pipe(path, mask, detail=detail, blend=blend, invert_mask=invert_mask, large_holes=large_holes)
             for warning in caught:
                 warnings.warn(f"{path}: {warning.message}", stacklevel=2)
-            save_picture(picture, result, overwrite=overwrite)
+            save_image(image, result, overwrite=overwrite)
             completed += 1
         except (ValueError, OSError, MemoryError, FloatingPointError) as error:
             failures.append(Failure(path, first_line(error)))

@@ -22,7 +22,7 @@ from glcic_hub.config import GLCICConfig
 from glcic_hub.hub.model_files import load_model, save_model
 from glcic_hub.images.before_after import side_by_side
 from glcic_hub.images.masks import open_mask, transparent_pixels
-from glcic_hub.images.processing import OpenedPicture, Picture, PictureLike, open_picture
+from glcic_hub.images.processing import AnyImage, ImageLike, OpenedImage, open_image
 from glcic_hub.images.samples import load_sample
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 
@@ -33,8 +33,8 @@ PathOrPil: TypeAlias = str | Path | Image.Image
 Blend = Literal["none", "poisson"]
 Detail = Literal["exemplars", "none"]
 LargeHoles = Literal["coarse_to_fine", "direct"]
-Pictures: TypeAlias = list[Any] | tuple[Any, ...]  # of PictureLike; lists are invariant
-Masks: TypeAlias = PictureLike | Pictures | None
+ImageList: TypeAlias = list[Any] | tuple[Any, ...]  # of ImageLike; lists are invariant
+Masks: TypeAlias = ImageLike | ImageList | None
 
 
 class Settings(TypedDict, total=False):
@@ -47,7 +47,7 @@ class Settings(TypedDict, total=False):
 
 
 PIXELS_AT_ONCE = 2**22
-"""Pictures of a list are opened until they have so many; equal regions of theirs go through the network together."""
+"""Images of a list are opened until they have so many; equal regions of theirs go through the network together."""
 
 PRETRAINED = Path(__file__).parent / "pretrained"
 
@@ -151,7 +151,7 @@ class GLCICPipeline:
         create_pr: bool = False,
         commit_message: str = "Model of glcic-hub",
     ) -> str:
-        """Uploads config, completion network (float32), model card and a picture it completed, in one commit.
+        """Uploads config, completion network (float32), model card and an image it completed, in one commit.
 
         Args:
             repo_id: `user/name`, or `name` for one of your own; made if it does not exist.
@@ -180,7 +180,7 @@ class GLCICPipeline:
     def compile(self) -> None:
         """Compiles the network at its next use (`torch.compile`): minutes once, for calls that are faster on a GPU.
 
-        Regions at the picture's border, where the network pads by amounts that differ, run as they did.
+        Regions at the image's border, where the network pads by amounts that differ, run as they did.
         """
         self._completer.compile()
 
@@ -194,19 +194,19 @@ class GLCICPipeline:
     def __call__(self, image: torch.Tensor, mask: Masks = ..., **settings: Unpack[Settings]) -> torch.Tensor: ...
 
     @overload
-    def __call__(self, image: Pictures, mask: Masks = ..., **settings: Unpack[Settings]) -> list[Picture]: ...
+    def __call__(self, image: ImageList, mask: Masks = ..., **settings: Unpack[Settings]) -> list[AnyImage]: ...
 
     def __call__(
         self,
-        image: PictureLike | Pictures,
+        image: ImageLike | ImageList,
         mask: Masks = None,
         *,
         detail: Detail = "exemplars",
         blend: Blend = "none",
         invert_mask: bool = False,
         large_holes: LargeHoles = "coarse_to_fine",
-    ) -> Picture | list[Picture]:
-        """Completes one picture, or a list of them.
+    ) -> AnyImage | list[AnyImage]:
+        """Completes one image, or a list of them.
 
         Args:
             image: A path, a PIL image, a uint8 or float NumPy array (H, W, 3), or a float tensor (3, H, W); floats in
@@ -217,7 +217,7 @@ class GLCICPipeline:
                 opaque, which come back opaque. For a list
                 of images, one mask for all or a list of as many.
             detail: `"exemplars"`: the network completes a small copy, and the hole gets the detail of what looks like
-                that around it in the picture. `"none"`: the network's fill at full size, as in the paper; it is soft.
+                that around it in the image. `"none"`: the network's fill at full size, as in the paper; it is soft.
             blend: `"none"`: the fill as it is. `"poisson"`: blended into the surroundings (sec. 3.5), which is of use
                 with `detail="none"`; exemplars have their seams levelled anyway.
             invert_mask: Black, 0 or False = pixel to complete.
@@ -226,10 +226,10 @@ class GLCICPipeline:
                 copy first. `"direct"`: nothing; a `UserWarning` says how much of the hole is out of reach.
 
         Returns:
-            A picture of the image's kind (a PIL image for a path), size, mode, alpha, EXIF orientation and ICC
+            An image of the image's kind (a PIL image for a path), size, mode, alpha, EXIF orientation and ICC
             profile, equal to the image bit for bit outside the hole; a list for a list. Of modes two do not stay: I
             becomes I;16, and one colour that stands for transparency an alpha channel. The arguments are not changed.
-            With an empty mask the picture comes back unchanged, with a `UserWarning`. Where nothing around a hole can
+            With an empty mask the image comes back unchanged, with a `UserWarning`. Where nothing around a hole can
             be copied, another says that it has the network's fill alone.
 
         Raises:
@@ -237,7 +237,7 @@ class GLCICPipeline:
             ValueError: An image or mask cannot be read or is of a wrong kind, shape or range; the sizes differ; the
                 mask covers everything; the lists are not of the same length; `detail`, `blend` or `large_holes` is
                 unknown; there is no mask to invert.
-            MemoryError: The picture is too large for the device.
+            MemoryError: The image is too large for the device.
             FloatingPointError: The network gives NaN or infinity.
         """
         if detail not in ("exemplars", "none"):
@@ -253,7 +253,7 @@ class GLCICPipeline:
             raise ValueError(
                 f"{len(images)} images and {len(masks)} masks; give one mask for each image, or one for all"
             )
-        completed: list[Picture] = []
+        completed: list[AnyImage] = []
         opened: list[_Opened] = []
         for number, (one_image, one_mask) in enumerate(zip(images, masks, strict=True), start=1):
             opened.append(_open(one_image, one_mask, invert_mask, detail, large_holes))
@@ -262,26 +262,26 @@ class GLCICPipeline:
                 opened = []
         return completed if listed else completed[0]
 
-    def _complete(self, opened: Sequence[_Opened], detail: Detail, blend: Blend) -> list[Picture]:
-        """Completes several pictures.
+    def _complete(self, opened: Sequence[_Opened], detail: Detail, blend: Blend) -> list[AnyImage]:
+        """Completes several images.
 
-        The network alone takes ordinary holes of all together, and pictures with larger ones by themselves.
+        The network alone takes ordinary holes of all together, and images with larger ones by themselves.
         """
         try:
             alone = detail == "none"
-            sources = [(one.picture.rgb, one.hole) for one in opened if alone and one.far is None]
+            sources = [(one.image.rgb, one.hole) for one in opened if alone and one.far is None]
             ordinary = iter(self._completer.complete(sources))
             completed = []
             for one in opened:
                 if detail == "exemplars":
-                    patches = complete_from_exemplars(self._completer, one.picture.rgb, one.hole)
+                    patches = complete_from_exemplars(self._completer, one.image.rgb, one.hole)
                 elif one.far is None:
                     patches = next(ordinary)
                 else:
-                    patches = complete_coarse_to_fine(self._completer, one.picture.rgb, one.hole, one.far)
+                    patches = complete_coarse_to_fine(self._completer, one.image.rgb, one.hole, one.far)
                 if blend == "poisson":
-                    patches = blend_patches(one.picture.rgb, patches, one.hole)
-                completed.append(one.picture.put(patches, one.opaque))
+                    patches = blend_patches(one.image.rgb, patches, one.hole)
+                completed.append(one.image.put(patches, one.opaque))
             return completed
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -297,9 +297,9 @@ def card_image(pipe: GLCICPipeline) -> Image.Image:
 
 
 class _Opened(NamedTuple):
-    """A picture and what is to be completed of it."""
+    """An image and what is to be completed of it."""
 
-    picture: OpenedPicture
+    image: OpenedImage
     hole: NDArray[np.bool_]
     far: NDArray[np.bool_] | None  # pixels for which the network alone needs a smaller copy, if there are any
     opaque: bool  # what is completed becomes opaque
@@ -308,9 +308,9 @@ class _Opened(NamedTuple):
 def _open(image: Any, mask: Any, invert_mask: bool, detail: Detail, large_holes: LargeHoles) -> _Opened:
     if mask is None and invert_mask:
         raise ValueError("there is no mask to invert: none was given")
-    picture = open_picture(image)
-    hole = transparent_pixels(picture) if mask is None else open_mask(mask, invert=invert_mask)
-    height, width = picture.rgb.shape[:2]
+    opened = open_image(image)
+    hole = transparent_pixels(opened) if mask is None else open_mask(mask, invert=invert_mask)
+    height, width = opened.rgb.shape[:2]
     if hole.shape != (height, width):
         raise ValueError(
             f"the image is {width}x{height} pixels as displayed and the mask {hole.shape[1]}x{hole.shape[0]}; "
@@ -321,9 +321,9 @@ def _open(image: Any, mask: Any, invert_mask: bool, detail: Detail, large_holes:
         raise ValueError(f"the mask covers the whole image, so there is nothing to complete it from{hint}")
     if not hole.any():
         warnings.warn(f"the mask is empty, so the image is returned unchanged{hint}", stacklevel=3)
-        return _Opened(picture, hole, None, False)
+        return _Opened(opened, hole, None, False)
     if detail == "exemplars":  # the network sees a copy in which it reaches everything
-        return _Opened(picture, hole, None, mask is None)
+        return _Opened(opened, hole, None, mask is None)
     far = out_of_reach(hole)
     if far.any() and large_holes == "direct":
         warnings.warn(
@@ -331,4 +331,4 @@ def _open(image: Any, mask: Any, invert_mask: bool, detail: Detail, large_holes:
             'and will be blurry; use large_holes="coarse_to_fine"',
             stacklevel=3,
         )
-    return _Opened(picture, hole, far if far.any() and large_holes != "direct" else None, mask is None)
+    return _Opened(opened, hole, far if far.any() and large_holes != "direct" else None, mask is None)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from glcic_hub.hub.card import CARD_FILE, CARD_PICTURE, write_card
+from glcic_hub.hub.card import CARD_FILE, CARD_IMAGE, write_card
 from glcic_hub.hub.model_files import MODEL_FILES
 from glcic_hub.hub.transfer import upload_model
 from glcic_hub.pipeline import GLCICPipeline, card_image
@@ -47,7 +47,7 @@ def push_model(
     pipe = GLCICPipeline.from_pretrained(folder, device="cpu")  # what cannot be loaded is not uploaded
     with tempfile.TemporaryDirectory() as temporary:
         upload = Path(temporary)
-        for file in (*MODEL_FILES, CARD_FILE, CARD_PICTURE):
+        for file in (*MODEL_FILES, CARD_FILE, CARD_IMAGE):
             if (folder / file).is_file():
                 shutil.copy(folder / file, upload)
         if not (upload / CARD_FILE).exists():

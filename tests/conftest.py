@@ -63,7 +63,7 @@ def pipe() -> GLCICPipeline:
 
 
 def equal(first: object, second: object) -> bool:
-    """Whether two pictures, arrays or PIL images, have the same pixels."""
+    """Whether two images, arrays or PIL images, have the same pixels."""
     return np.array_equal(np.asarray(first), np.asarray(second))
 
 

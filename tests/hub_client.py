@@ -14,12 +14,12 @@ from tests.conftest import make_hole, make_photo
 
 
 def digests(pipe: GLCICPipeline) -> dict[str, str]:
-    """Of the weights, and of a picture completed with them."""
+    """Of the weights, and of an image completed with them."""
     weights = b"".join(tensor.numpy().tobytes() for tensor in pipe.network.state_dict().values())
     completed = pipe(make_photo(46, 61), make_hole(46, 61))
     return {
         "weights": hashlib.sha256(weights).hexdigest(),
-        "picture": hashlib.sha256(completed.tobytes()).hexdigest(),
+        "image": hashlib.sha256(completed.tobytes()).hexdigest(),
     }
 
 

@@ -21,7 +21,7 @@ from tests.training_parts import SMALL, make_networks
 
 
 def digest(network: nn.Module) -> str:
-    """Of the parameters; the statistics of each process are those of its own pictures."""
+    """Of the parameters; the statistics of each process are those of its own images."""
     content = b"".join(parameter.detach().numpy().tobytes() for parameter in network.parameters())
     return hashlib.sha256(content).hexdigest()
 

@@ -37,7 +37,7 @@ def holes() -> dict[str, NDArray[np.bool_]]:
 HOLES = holes()
 
 
-def picture(seed: int) -> NDArray[np.float32]:
+def noise(seed: int) -> NDArray[np.float32]:
     return make_photo(HEIGHT, WIDTH, seed).astype(np.float32) / np.float32(255)
 
 
@@ -67,7 +67,7 @@ def dense_reference(
 
 @pytest.mark.parametrize("name", HOLES)
 def test_equals_a_dense_solution(name: str) -> None:
-    hole, image, fill = HOLES[name], picture(0), picture(1)
+    hole, image, fill = HOLES[name], noise(0), noise(1)
     expected = dense_reference(fast_marching(image, hole), fill, hole)
     result = blend_poisson(image, fill, hole)
     assert np.abs(result - expected).max() < 1 / 255 / 4
@@ -76,9 +76,9 @@ def test_equals_a_dense_solution(name: str) -> None:
 
 @pytest.mark.parametrize("name", HOLES)
 def test_what_is_under_the_hole_has_no_influence(name: str) -> None:
-    hole, image, fill = HOLES[name], picture(0), picture(1)
-    other = np.where(hole[..., None], picture(2), image)
-    noise_outside = np.where(hole[..., None], fill, picture(3))
+    hole, image, fill = HOLES[name], noise(0), noise(1)
+    other = np.where(hole[..., None], noise(2), image)
+    noise_outside = np.where(hole[..., None], fill, noise(3))
     expected = blend_poisson(image, fill, hole)
     assert np.array_equal(blend_poisson(other, fill, hole)[hole], expected[hole])
     assert np.array_equal(blend_poisson(image, noise_outside, hole)[hole], expected[hole])
@@ -117,7 +117,7 @@ def test_holes_far_apart_are_blended_by_themselves() -> None:
 
 
 def test_arguments_are_not_touched() -> None:
-    image, fill, hole = picture(0), picture(1), HOLES["inside"].copy()
+    image, fill, hole = noise(0), noise(1), HOLES["inside"].copy()
     blend_poisson(image, fill, hole)
-    assert np.array_equal(image, picture(0)) and np.array_equal(fill, picture(1))
+    assert np.array_equal(image, noise(0)) and np.array_equal(fill, noise(1))
     assert np.array_equal(hole, HOLES["inside"])

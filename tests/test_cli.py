@@ -40,7 +40,7 @@ def pixels(path: Path) -> NDArray[np.uint8]:
         return np.array(image)
 
 
-def test_one_picture(run: Run, pipe: GLCICPipeline, tmp_path: Path, photo_file: Path, mask_file: Path) -> None:
+def test_one_image(run: Run, pipe: GLCICPipeline, tmp_path: Path, photo_file: Path, mask_file: Path) -> None:
     out = tmp_path / "out.png"
     assert run(photo_file, mask_file, "-o", out) == (0, f"wrote {out}\n", "")
     assert np.array_equal(pixels(out), pipe(pixels(photo_file), pixels(mask_file)))
@@ -106,7 +106,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
     image.save(photo)
     Image.fromarray(make_hole(46, 61)).save(mask)
     out = folder / "out.png"
-    (folder / "text.png").write_text("not a picture")
+    (folder / "text.png").write_text("not an image")
     image.save(folder / "whole.jpg")
     (folder / "truncated.jpg").write_bytes((folder / "whole.jpg").read_bytes()[:-300])
     (folder / "truncated.png").write_bytes(photo.read_bytes()[:-900])
@@ -124,9 +124,9 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "missing image": ([folder / "no.png", mask, "-o", out], "no file"),
         "missing images": ([folder / "no", mask, "-o", folder / "results"], "no file or folder"),
         "missing mask": ([photo, folder / "no.png", "-o", out], "no file"),
-        "text as image": ([folder / "text.png", mask, "-o", out], "not a picture"),
-        "text as mask": ([photo, folder / "text.png", "-o", out], "not a picture"),
-        "empty file": ([folder / "empty.png", mask, "-o", out], "not a picture"),
+        "text as image": ([folder / "text.png", mask, "-o", out], "not an image"),
+        "text as mask": ([photo, folder / "text.png", "-o", out], "not an image"),
+        "empty file": ([folder / "empty.png", mask, "-o", out], "not an image"),
         "truncated JPEG": ([folder / "truncated.jpg", mask, "-o", out], "cannot read"),
         "truncated PNG": ([folder / "truncated.png", mask, "-o", out], "cannot read"),
         "other size": ([photo, folder / "small mask.png", "-o", out], "61x46 pixels as displayed and the mask 30x20"),
@@ -148,7 +148,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "unknown sample": (["--sample", "cat", "-o", out], "coffee, chelsea, astronaut, rocket"),
         "folder as mask": ([photo, folder, "-o", out], "is a folder"),
         "a file as output folder": ([folder, mask, "-o", photo], "cannot make the output folder"),
-        "pictures' folder as output": ([folder, mask, "-o", folder], "is that of the pictures"),
+        "images' folder as output": ([folder, mask, "-o", folder], "is that of the images"),
     }  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def test_overwrite(run: Run, photo_file: Path, mask_file: Path) -> None:
     assert np.array_equal(pixels(photo_file)[pixels(mask_file) == 0], before[pixels(mask_file) == 0])
 
 
-def test_comparison_of_a_picture_that_is_overwritten(run: Run, photo_file: Path, mask_file: Path) -> None:
+def test_comparison_of_a_image_that_is_overwritten(run: Run, photo_file: Path, mask_file: Path) -> None:
     before = pixels(photo_file)
     row = photo_file.with_name("row.png")
     code, _, _ = run(photo_file, mask_file, "-o", photo_file, "--overwrite", "--comparison", row)
@@ -211,16 +211,16 @@ def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
     for index, name in enumerate(["a.png", "b.webp", "deep/c.jpg", "d.png", "e.bmp"]):
         Image.fromarray(make_photo(46, 61, seed=index)).save(images / name, quality=100, lossless=True)
         Image.fromarray(make_hole(46, 61)).save((masks / name).with_suffix(".png"))
-    (images / "b.webp").rename(images / "b.webp.txt")  # no picture: passed over
+    (images / "b.webp").rename(images / "b.webp.txt")  # no image: passed over
     (masks / "d.png").unlink()
     (images / "e.bmp").write_text("broken")
     code, out, err = run(images, masks, "-o", results)
     assert code == 1
     lines = [line for line in err.splitlines() if line.startswith("glcic")]
-    assert len(lines) == 3 and re.search(r"^completed 2 pictures in [\d.]+ s, [\d.]+ a second$", out, re.MULTILINE)
+    assert len(lines) == 3 and re.search(r"^completed 2 images in [\d.]+ s, [\d.]+ a second$", out, re.MULTILINE)
     assert "d.png" in lines[0] and "no mask called d" in lines[0]
-    assert "e.bmp" in lines[1] and "not a picture" in lines[1]
-    assert lines[2] == "glcic: 2 pictures failed"
+    assert "e.bmp" in lines[1] and "not an image" in lines[1]
+    assert lines[2] == "glcic: 2 images failed"
     assert sorted(str(path.relative_to(results)) for path in results.rglob("*.*")) == ["a.png", "deep/c.png"]
     expected = pipe(images / "deep" / "c.jpg", masks / "deep" / "c.png")
     assert np.array_equal(pixels(results / "deep" / "c.png"), np.asarray(expected))
@@ -229,7 +229,7 @@ def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
     Image.fromarray(make_hole(46, 61)).save(masks / "d.png")
     kept = (results / "a.png").stat()
     code, out, err = run(images, masks, "-o", results)
-    assert code == 0 and "completed 1 pictures" in out and "kept 2 that" in out
+    assert code == 0 and "completed 1 images" in out and "kept 2 that" in out
     assert (results / "a.png").stat() == kept and (results / "d.png").exists()
 
 
@@ -247,9 +247,9 @@ def test_a_folder_on_two_processes(tmp_path: Path, mask_file: Path, model_folder
         capture_output=True, text=True, timeout=300, check=False, env=TWO_PROCESSES,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stdout.count("completed 5 pictures in") == 1 and done.stdout.count("kept 1 that") == 1
+    assert done.stdout.count("completed 5 images in") == 1 and done.stdout.count("kept 1 that") == 1
     assert "3/3" in done.stderr  # the main process's share of the six that are left
-    assert done.stderr.count("not a picture") == 1 and "glcic: 1 pictures failed" in done.stderr
+    assert done.stderr.count("not an image") == 1 and "glcic: 1 images failed" in done.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         f"{index}.png" for index in (0, 1, 2, 3, 4, 6)
     ]
@@ -283,13 +283,13 @@ def test_folder_with_one_mask_for_all(run: Run, tmp_path: Path, mask_file: Path)
     assert f"glcic: warning: {tmp_path / 'images' / '1.png'}: the mask is empty" in err
 
 
-def test_pictures_that_would_become_one_file(run: Run, tmp_path: Path, mask_file: Path) -> None:
+def test_images_that_would_become_one_file(run: Run, tmp_path: Path, mask_file: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "out").mkdir()
     for suffix in ("png", "jpg"):
         Image.fromarray(make_photo(46, 61)).save(tmp_path / "images" / f"a.{suffix}")
     code, _, err = run(tmp_path / "images", mask_file, "-o", tmp_path / "out", "--overwrite")
-    assert code == 1 and err.count("several pictures would become") == 2
+    assert code == 1 and err.count("several images would become") == 2
     assert not list((tmp_path / "out").iterdir())
 
 

@@ -44,7 +44,7 @@ def square_hole(side: int, size: int) -> NDArray[np.uint8]:
 
 
 def test_out_of_reach_by_enumeration() -> None:
-    """A pixel is out of reach if all that lies at most 150 pixels to each side is hole, or beyond the picture."""
+    """A pixel is out of reach if all that lies at most 150 pixels to each side is hole, or beyond the image."""
     random = np.random.default_rng(0)
     for _ in range(5):
         hole = np.ones((420, 380), bool)
@@ -61,7 +61,7 @@ def test_out_of_reach_by_enumeration() -> None:
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_hole_across_a_narrow_picture(network: Callable[..., Any], turned: bool) -> None:
+def test_a_hole_across_a_narrow_image(network: Callable[..., Any], turned: bool) -> None:
     """Short as it is from one border to the other, there is nothing known beyond these."""
     hole = np.zeros((64, 900), bool)
     hole[:, 200:700] = True
@@ -107,20 +107,20 @@ def test_small_holes_beside_a_large_one_are_completed_as_always(network: Callabl
 def test_lists_of_all_kinds(network: Callable[..., Any]) -> None:
     """Large holes, ordinary ones and none in one list, of more pixels than are opened at once."""
     photograph = photograph_of("astronaut").repeat(3, axis=0).repeat(3, axis=1)[:1000, :1200]
-    pictures = [photograph, photograph[::-1], photograph[:, ::-1], photograph, photograph_of("coffee")]
-    masks = [np.zeros(picture.shape[:2], np.uint8) for picture in pictures]
+    images = [photograph, photograph[::-1], photograph[:, ::-1], photograph, photograph_of("coffee")]
+    masks = [np.zeros(image.shape[:2], np.uint8) for image in images]
     for mask, side in zip(masks, (30, 400, 0, 50, 30), strict=True):
         mask[200 : 200 + side, 220 : 220 + side] = 1
     with pytest.warns(UserWarning, match="the mask is empty"):
-        together = network(pictures, masks)
-    assert sum(picture.shape[0] * picture.shape[1] for picture in pictures) > PIXELS_AT_ONCE
-    for picture, mask, completed in zip(pictures, masks, together, strict=True):
-        alone = network(picture, mask) if mask.any() else picture
+        together = network(images, masks)
+    assert sum(image.shape[0] * image.shape[1] for image in images) > PIXELS_AT_ONCE
+    for image, mask, completed in zip(images, masks, together, strict=True):
+        alone = network(image, mask) if mask.any() else image
         assert np.array_equal(np.asarray(completed), alone)
 
 
 @pytest.mark.parametrize("blend", ["none", "poisson"])
-def test_a_hole_up_to_the_whole_picture_but_a_rim(network: Callable[..., Any], blend: str) -> None:
+def test_a_hole_up_to_the_whole_image_but_a_rim(network: Callable[..., Any], blend: str) -> None:
     photograph = photograph_of("coffee")[:, :600]
     mask = np.ones(photograph.shape[:2], np.uint8)
     mask[0] = 0

@@ -1,4 +1,4 @@
-"""What is computed region by region is what the network gives for the whole picture."""
+"""What is computed region by region is what the network gives for the whole image."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.conftest import make_network
 def complete_full_frame(
     network: CompletionNetwork, rgb: NDArray[np.uint8], hole: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """As the paper does it, on the picture padded to multiples of 4."""
+    """As the paper does it, on the image padded to multiples of 4."""
     height, width = hole.shape
     padding = (0, -width % 4, 0, -height % 4)
     image, mask = torch.from_numpy(to_unit(rgb)).permute(2, 0, 1)[None], torch.from_numpy(hole)[None, None].float()
@@ -75,8 +75,8 @@ def test_regions_equal_the_full_frame(part: int) -> None:
         assert np.abs(np.rint(whole * 255) - np.rint(regions * 255)).max() <= 1
 
 
-def test_pictures_together() -> None:
-    """Equal regions of several pictures go through the network at once, others by themselves."""
+def test_images_together() -> None:
+    """Equal regions of several images go through the network at once, others by themselves."""
     completer = Completer(fold_batch_norm(make_network()))
     random = np.random.default_rng(0)
     sources = []

@@ -158,7 +158,7 @@ def authors_forward(blocks: list[nn.Sequential], image: Tensor, mask: Tensor) ->
 
 
 def others_forward(blocks: list[nn.Sequential], image: Tensor, mask: Tensor) -> Tensor:
-    """otenim/GLCIC-PyTorch: batch normalisation after the ReLU, and the mean pixel in the hole of the picture."""
+    """otenim/GLCIC-PyTorch: batch normalisation after the ReLU, and the mean pixel in the hole of the image."""
     x = torch.cat([image - image * mask + torch.tensor(MEAN).view(1, 3, 1, 1) * mask, mask], dim=1)
     for block in blocks[:-1]:
         x = block[1](torch.relu(block[0](x)))
@@ -249,7 +249,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     early["conv1.weight"] = torch.zeros(4, 3, 5, 5)
     buffer = io.BytesIO()
     torch.save(early, buffer)
-    refuse(buffer.getvalue(), r"its first convolution, \(4, 3, 5, 5\), does not take picture and mask")
+    refuse(buffer.getvalue(), r"its first convolution, \(4, 3, 5, 5\), does not take image and mask")
 
     write_torch7(tmp_path / "good.t7", convolutions())
     good = (tmp_path / "good.t7").read_bytes()

@@ -39,7 +39,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return Folder(make_photographs(tmp_path_factory.mktemp("photographs")))
 
 
-def picture_bytes(level: int, file_format: str = "PNG") -> bytes:
+def image_bytes(level: int, file_format: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (40, 44), (level, level, level)).save(buffer, file_format)
     return buffer.getvalue()
@@ -52,7 +52,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for shard in range(4):
         with tarfile.open(folder / f"{shard}.tar", "w") as tar:
             for level in range(60 * shard, 60 * (shard + 1), 10):
-                content = b"not a picture" if level == 70 else picture_bytes(level)
+                content = b"not an image" if level == 70 else image_bytes(level)
                 entry = tarfile.TarInfo(f"{level:03}.png")
                 entry.size = len(content)
                 tar.addfile(entry, io.BytesIO(content))
@@ -96,7 +96,7 @@ def test_a_share_of_the_holes_are_strokes(photographs: Folder) -> None:
 
 def test_every_photograph_is_seen_once_an_epoch(tmp_path: Path) -> None:
     for level in range(8):
-        (tmp_path / f"{level}.png").write_bytes(picture_bytes(level * 30))
+        (tmp_path / f"{level}.png").write_bytes(image_bytes(level * 30))
     samples = NumberedSamples(Folder(tmp_path), SMALL)
     levels = [round(samples[index]["image"].mean()) // 30 for index in range(24)]
     epochs = [levels[start : start + 8] for start in (0, 8, 16)]
@@ -143,7 +143,7 @@ next(loader)
 
 def test_photographs_that_cannot_be_read_are_named_and_the_next_stands_in(tmp_path: Path) -> None:
     folder = make_photographs(tmp_path / "photographs", 6)
-    (folder / "03.png").write_text("not a picture")
+    (folder / "03.png").write_text("not an image")
     (folder / "04.png").write_bytes((folder / "05.png").read_bytes()[:200])
     samples = NumberedSamples(Folder(folder), SMALL)
     epoch = [samples[number] for number in range(6)]
@@ -151,7 +151,7 @@ def test_photographs_that_cannot_be_read_are_named_and_the_next_stands_in(tmp_pa
     assert named == {"03.png", "04.png"}
     assert sum(not sample["unreadable"] for sample in epoch) == 4
     for path in folder.iterdir():
-        path.write_text("not a picture")
+        path.write_text("not an image")
     with pytest.raises(ValueError, match=r"none of the 6 photographs can be read, .*\.png for one"):
         samples[0]
 
@@ -196,7 +196,7 @@ def test_photographs_of_every_mode_and_place(tmp_path: Path) -> None:
 def test_mean_pixel_is_that_of_rgb(tmp_path: Path) -> None:
     Image.new("RGB", (40, 50), (255, 0, 51)).save(tmp_path / "a.png")
     Image.new("L", (80, 30), 102).save(tmp_path / "b.png")
-    (tmp_path / "c.png").write_text("not a picture")
+    (tmp_path / "c.png").write_text("not an image")
     assert measure_mean_pixel(Folder(tmp_path)) == (0.7, 0.2, 0.3)
     for name in ("a.png", "b.png"):
         (tmp_path / name).unlink()
@@ -212,8 +212,8 @@ def test_held_out_photographs_are_not_trained_on(photographs: Folder) -> None:
 
 
 def test_tar_shards_and_parquet_files(shards: Path, tmp_path: Path) -> None:
-    """Indexed or streamed, the same pictures come out."""
-    rows = [{"bytes": picture_bytes(level), "path": None} for level in range(0, 240, 10)]
+    """Indexed or streamed, the same images come out."""
+    rows = [{"bytes": image_bytes(level), "path": None} for level in range(0, 240, 10)]
     features = datasets.Features({"label": datasets.Value("int64"), "photo": datasets.Image()})
     table = datasets.Dataset.from_dict({"label": [0] * 24, "photo": rows}, features=features)
     table.to_parquet(str(tmp_path / "validation-0.parquet"))
@@ -256,7 +256,7 @@ def test_streams_are_split_and_resumed(shards: Path, workers: int) -> None:
 def test_wrong_places_are_refused(tmp_path: Path, photographs: Folder, shards: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no folder .*nothing; a dataset on the Hub is called user/name"):
         open_photographs(tmp_path / "nothing")
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="holds no images"):
         open_photographs(tmp_path)
     assert isinstance(open_photographs(photographs.folder, stream=True), Folder)  # is read as it comes anyway
     with pytest.raises(FileNotFoundError, match="is a file, not a folder of photographs"):
@@ -269,5 +269,5 @@ def test_wrong_places_are_refused(tmp_path: Path, photographs: Folder, shards: P
         open_photographs(f"{shards}:nonsense")
     table = datasets.Dataset.from_dict({"label": [0]})
     table.to_parquet(str(tmp_path / "train.parquet"))
-    with pytest.raises(ValueError, match="has no column of pictures: label"):
+    with pytest.raises(ValueError, match="has no column of images: label"):
         open_photographs(tmp_path)

@@ -205,10 +205,10 @@ def test_by_gradios_client(server: str, pretrained: GLCICPipeline, tmp_path: Pat
         (False, 0): pretrained(photo, mask),
         (True, 0, False): pretrained(photo, mask, detail="none", blend="poisson"),
     }
-    for settings, picture in expected.items():
+    for settings, image in expected.items():
         completed, message = client.predict(*files, *settings, api_name="/complete")
         assert "80×60 pixels" in message
-        assert np.array_equal(pixels(completed), picture), settings
+        assert np.array_equal(pixels(completed), image), settings
     endpoints = client.view_api(return_format="dict")["named_endpoints"]
     assert list(endpoints) == ["/complete"]
     parameters = endpoints["/complete"]["parameters"]
@@ -218,7 +218,7 @@ def test_by_gradios_client(server: str, pretrained: GLCICPipeline, tmp_path: Pat
 
 
 def test_many_clients_at_once(server: str, tmp_path: Path) -> None:
-    """Each gets its own picture back."""
+    """Each gets its own image back."""
 
     def work(number: int) -> bool:
         photo, mask = blue_photo(64 + number, 80), square(64 + number, 80, 10 + number, 20)
@@ -470,7 +470,7 @@ def test_what_the_page_would_not_send(server: str, hub: LocalHub, tmp_path: Path
     assert ask(server, "/health")[0] == 200
 
 
-def test_other_kinds_of_pictures(server: str, tmp_path: Path) -> None:
+def test_other_kinds_of_images(server: str, tmp_path: Path) -> None:
     """The second photograph of a visitor is taken as it is, too; without a mask transparent pixels are completed."""
     photo, mask = blue_photo(90, 90), square(90, 90, 20, 30)
     session = Session(server)
@@ -681,7 +681,7 @@ def test_a_mask_instead_of_painting(page: Page, pretrained: GLCICPipeline, tmp_p
 
 
 def test_files_that_are_refused_with_a_toast(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_text("not an image")
     page.set_input_files("#photograph input[type=file]", tmp_path / "text.png")
     page.wait_for_selector("text=This is not a photograph that can be read", timeout=20_000)
     page.reload()

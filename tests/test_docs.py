@@ -43,7 +43,7 @@ def test_pages(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
             raise AssertionError(f"{arguments}: {capsys.readouterr().err}") from end
         for argument in arguments:
             assert not argument.startswith("docs/") or (ROOT / argument).is_file(), argument
-    if page.name == "model_card.md":  # lies beside its picture on the Hub
+    if page.name == "model_card.md":  # lies beside its image on the Hub
         return
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target

@@ -61,7 +61,7 @@ def test_metrics_equal_scikit_images() -> None:
 
 def test_metrics_equal_torchmetrics() -> None:
     metrics = hole_metrics(ORIGINAL, OTHER, MASK)
-    a, b = (torch.from_numpy(picture[10:30, 15:40].astype(np.float64)) for picture in (ORIGINAL, OTHER))
+    a, b = (torch.from_numpy(image[10:30, 15:40].astype(np.float64)) for image in (ORIGINAL, OTHER))
     assert metrics["psnr"] == pytest.approx(float(torch_psnr(b, a, data_range=255.0)), abs=1e-6)
     assert metrics["l1"] == pytest.approx(float(mean_absolute_error(b, a)) / 2.55, abs=1e-6)
 
@@ -90,7 +90,7 @@ def test_a_flat_completion_has_no_texture_and_a_bright_one_a_seam() -> None:
     assert hole_metrics(grey, red, MASK)["a"] > 10
 
 
-def test_what_is_outside_the_hole_counts_for_the_whole_picture_alone() -> None:
+def test_what_is_outside_the_hole_counts_for_the_whole_image_alone() -> None:
     spoiled = np.where(MASK[..., None] > 0, OTHER, 0).astype(np.uint8)
     before, after = hole_metrics(ORIGINAL, OTHER, MASK), hole_metrics(ORIGINAL, spoiled, MASK)
     assert {name for name in METRICS if before[name] != after[name]} == {"psnr_whole", "ssim_whole", "l1_whole"}
@@ -313,7 +313,7 @@ def test_what_fails_is_counted_and_left_out(tmp_path: Path, pipe: GLCICPipeline)
 
 def test_no_photographs(tmp_path: Path, pipe: GLCICPipeline, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(tmp_path)]) == 1
-    assert "holds no pictures" in capsys.readouterr().err
+    assert "holds no images" in capsys.readouterr().err
     (tmp_path / "a.png").write_bytes(b"nothing")
     with pytest.raises(
         ValueError, match=r"not one of 1 photographs could be measured; the first, a\.png: cannot read"

@@ -1,4 +1,4 @@
-"""Copying from the picture itself: patterns go on, labels are the best there are, and the outside stays as it is."""
+"""Copying from the image itself: patterns go on, labels are the best there are, and the outside stays as it is."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rectangle(height: int, width: int, top: int, left: int, bottom: int, right: 
 
 
 def put(rgb: Bytes, patches: list[Patch], hole: Mask) -> Floats:
-    """The completed picture; the patches' holes must be the hole, each pixel once."""
+    """The completed image; the patches' holes must be the hole, each pixel once."""
     result, times = to_unit(rgb), np.zeros(hole.shape, int)
     for box, fill, inside in patches:
         assert fill.shape == (*inside.shape, 3) and fill.dtype == np.float32
@@ -140,7 +140,7 @@ def test_amid_one_colour_the_fill_is_that_colour(completer: Completer, name: str
 
 
 @pytest.mark.parametrize("name", HOLES)
-def test_outside_the_hole_the_picture_stays_bit_for_bit(completer: Completer, name: str) -> None:
+def test_outside_the_hole_the_image_stays_bit_for_bit(completer: Completer, name: str) -> None:
     hole = HOLES[name]
     rgb = make_photo(*hole.shape)
     before = rgb.copy()
@@ -184,8 +184,8 @@ def test_where_nothing_can_be_copied_the_network_completes_alone_and_it_is_said(
         assert np.allclose(fill[inside], put(rgb, blended, hole)[hole], atol=1e-3)
 
 
-def test_two_pixels_of_a_picture_too_small_for_a_patch(completer: Completer) -> None:
-    """With a warning or without: what comes back is a colour of this picture's range."""
+def test_two_pixels_of_a_image_too_small_for_a_patch(completer: Completer) -> None:
+    """With a warning or without: what comes back is a colour of this image's range."""
     for height, width in ((4, 4), (4, 7), (5, 5), (6, 4), (7, 7), (8, 8)):
         rgb, hole = make_photo(height, width) // 4 + 150, rectangle(height, width, 1, 2, 2, 4)
         with warnings.catch_warnings():
@@ -206,7 +206,7 @@ def test_a_scratch_that_the_small_copies_lose_spoils_nothing() -> None:
 
 
 class Recorder:
-    """A picture that knows which of its parts were asked for."""
+    """An image that knows which of its parts were asked for."""
 
     def __init__(self, rgb: Bytes) -> None:
         self.rgb, self.shape, self.read = rgb, rgb.shape, np.zeros(rgb.shape[:2], bool)
@@ -216,14 +216,14 @@ class Recorder:
         return self.rgb[slices]
 
 
-def test_of_a_large_picture_only_the_surroundings_of_holes_are_read(completer: Completer) -> None:
+def test_of_a_large_image_only_the_surroundings_of_holes_are_read(completer: Completer) -> None:
     rgb = np.tile(make_photo(100, 100), (12, 16, 1))
     hole = rectangle(1200, 1600, 700, 900, 720, 930) | rectangle(1200, 1600, 1190, 10, 1194, 20)
-    picture = Recorder(rgb)
-    patches = complete_from_exemplars(completer, picture, hole)  # type: ignore[arg-type]
-    assert picture.read[hole].all() and picture.read.mean() < 0.02
+    image = Recorder(rgb)
+    patches = complete_from_exemplars(completer, image, hole)  # type: ignore[arg-type]
+    assert image.read[hole].all() and image.read.mean() < 0.02
     assert sum(patch.hole.size for patch in patches) < 0.02 * hole.size
-    others = np.where(picture.read[..., None], rgb, 255 - rgb)
+    others = np.where(image.read[..., None], rgb, 255 - rgb)
     for patch, other in zip(patches, complete_from_exemplars(completer, others, hole), strict=True):
         assert patch.box == other.box and np.array_equal(patch.fill, other.fill)
 

@@ -20,7 +20,7 @@ SIZES = [(5, 5), (5, 7), (46, 61), (64, 64), (129, 37), (200, 203)]
 
 
 def cases(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Two pictures with holes inside, at the border and in the corner."""
+    """Two images with holes inside, at the border and in the corner."""
     photos = np.stack([make_photo(height, width, seed) for seed in (0, 1)]).astype(np.float32) / np.float32(255)
     masks = np.zeros((2, height, width), np.float32)
     masks[0, height // 4 : height // 2 + 1, width // 3 : width // 2 + 1] = 1

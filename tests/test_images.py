@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.images.files import save_picture
-from glcic_hub.images.processing import open_picture
+from glcic_hub.images.files import save_image
+from glcic_hub.images.processing import open_image
 from glcic_hub.pipeline import Blend, Detail
 from tests.conftest import equal, make_hole, make_photo
 
@@ -72,7 +72,7 @@ def test_outside_the_hole_nothing_changes(
     result = pipe(path, mask, detail=detail, blend=blend)
     # The file that is written holds what the pipeline returned, whatever the input's file was.
     target = tmp_path / ("result.tif" if image.mode in ("CMYK", "F") else "result.png")
-    save_picture(result, target)
+    save_image(result, target)
     with Image.open(path) as before, Image.open(target) as after:
         assert (after.mode, after.size) == (before.mode, before.size)
         assert after.info["icc_profile"] == PROFILE
@@ -89,7 +89,7 @@ def test_outside_the_hole_nothing_changes(
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_exif_orientation(pipe: GLCICPipeline, tmp_path: Path, orientation: int, suffix: str) -> None:
-    """The mask lies on the picture as it is displayed; the result is stored as the input was."""
+    """The mask lies on the image as it is displayed; the result is stored as the input was."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"photo{suffix}"
@@ -99,7 +99,7 @@ def test_exif_orientation(pipe: GLCICPipeline, tmp_path: Path, orientation: int,
     mask = make_hole(upright.height, upright.width)
 
     result = pipe(path, mask)
-    save_picture(result, tmp_path / "result.png")
+    save_image(result, tmp_path / "result.png")
     with Image.open(tmp_path / "result.png") as saved:
         assert saved.size == RGB.size
         assert saved.getexif()[0x0112] == orientation
@@ -118,7 +118,7 @@ def exif_with_thumbnail() -> bytes:
 def test_the_thumbnail_does_not_show_what_was_removed(pipe: GLCICPipeline, tmp_path: Path) -> None:
     RGB.save(tmp_path / "photo.jpg", exif=exif_with_thumbnail())
     assert b"THUMBNAIL" in (tmp_path / "photo.jpg").read_bytes()
-    save_picture(pipe(tmp_path / "photo.jpg", make_hole(WIDTH, HEIGHT)), tmp_path / "result.jpg")
+    save_image(pipe(tmp_path / "photo.jpg", make_hole(WIDTH, HEIGHT)), tmp_path / "result.jpg")
     assert b"THUMBNAIL" not in (tmp_path / "result.jpg").read_bytes()
     with Image.open(tmp_path / "result.jpg") as saved:
         assert saved.getexif()[0x0112] == 6
@@ -203,7 +203,7 @@ def test_tensors(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np
     assert not torch.equal(result[:, hole], image[:, hole])
 
 
-def test_paths_pictures_and_arrays_agree(
+def test_paths_images_and_arrays_agree(
     pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8], photo_file: Path, mask_file: Path
 ) -> None:
     expected = pipe(photo, mask)
@@ -213,7 +213,7 @@ def test_paths_pictures_and_arrays_agree(
 
 
 def test_colours_are_not_swapped(photo_file: Path, photo: NDArray[np.uint8]) -> None:
-    np.testing.assert_array_equal(open_picture(photo_file).whole(), photo)
+    np.testing.assert_array_equal(open_image(photo_file).whole(), photo)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_colours_are_not_swapped(photo_file: Path, photo: NDArray[np.uint8]) -> 
     [("CMYK", ".png", "RGB"), ("1", ".webp", "RGB"), ("P", ".jpg", "RGB"), ("LA", ".webp", "RGBA")],
 )
 def test_a_mode_that_the_format_lacks(tmp_path: Path, mode: str, suffix: str, becomes: str) -> None:
-    save_picture((with_alpha() if mode == "LA" else RGB).convert(mode), tmp_path / f"result{suffix}")
+    save_image((with_alpha() if mode == "LA" else RGB).convert(mode), tmp_path / f"result{suffix}")
     with Image.open(tmp_path / f"result{suffix}") as saved:
         assert saved.mode == becomes
 
@@ -229,7 +229,7 @@ def test_a_mode_that_the_format_lacks(tmp_path: Path, mode: str, suffix: str, be
 def test_a_cmyk_profile_does_not_stay_with_rgb(tmp_path: Path) -> None:
     image = RGB.convert("CMYK")
     image.info["icc_profile"] = PROFILE
-    save_picture(image, tmp_path / "result.png")
+    save_image(image, tmp_path / "result.png")
     with Image.open(tmp_path / "result.png") as saved:
         assert "icc_profile" not in saved.info
 
@@ -240,7 +240,7 @@ def test_a_cmyk_profile_does_not_stay_with_rgb(tmp_path: Path) -> None:
 )
 def test_what_would_be_lost_is_refused(tmp_path: Path, image: Image.Image, suffix: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        save_picture(image, tmp_path / f"result{suffix}")
+        save_image(image, tmp_path / f"result{suffix}")
     assert not list(tmp_path.iterdir())
 
 
@@ -265,7 +265,7 @@ def test_what_would_be_lost_is_refused(tmp_path: Path, image: Image.Image, suffi
         (None, "not NoneType"),
     ],
 )
-def test_wrong_pictures_are_refused(pipe: GLCICPipeline, image: object, message: str) -> None:
+def test_wrong_images_are_refused(pipe: GLCICPipeline, image: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pipe(image, np.eye(8, dtype=bool))  # type: ignore[call-overload]
 
@@ -279,7 +279,7 @@ def test_16_bit_grey_of_other_byte_orders_and_modes(
     values = np.random.default_rng(0).integers(0, 65536, (HEIGHT, WIDTH)).astype(dtype)
     Image.fromarray(values).save(tmp_path / "photo.tif")
     mask = make_hole(HEIGHT, WIDTH)
-    save_picture(pipe(tmp_path / "photo.tif", mask), tmp_path / f"result{suffix}")
+    save_image(pipe(tmp_path / "photo.tif", mask), tmp_path / f"result{suffix}")
     with Image.open(tmp_path / f"result{suffix}") as saved:
         assert saved.mode == "I;16"
         assert np.array_equal(np.asarray(saved)[mask == 0], values[mask == 0])
@@ -302,7 +302,7 @@ def test_a_cameras_exif(pipe: GLCICPipeline, tmp_path: Path, suffix: str) -> Non
     RGB.save(tmp_path / "photo.png", exif=exif)
     mask = make_hole(WIDTH, HEIGHT)
     result = pipe(tmp_path / "photo.png", mask)
-    save_picture(result, tmp_path / f"result{suffix}")
+    save_image(result, tmp_path / f"result{suffix}")
     with Image.open(tmp_path / f"result{suffix}") as saved:
         assert saved.getexif()[0x010F] == "Camera" and 0x0152 not in saved.getexif()
         if suffix != ".tif":
@@ -316,8 +316,8 @@ def test_lazily_opened_tiff_is_turned_once(pipe: GLCICPipeline, tmp_path: Path) 
     """Pillow turns a TIFF upright when it loads it."""
     exif = Image.Exif()
     exif[0x0112] = 3
-    for name, picture in (("photo", RGB), ("mask", Image.fromarray(make_hole(HEIGHT, WIDTH)))):
-        picture.save(tmp_path / f"{name}.tif", exif=exif)
+    for name, image in (("photo", RGB), ("mask", Image.fromarray(make_hole(HEIGHT, WIDTH)))):
+        image.save(tmp_path / f"{name}.tif", exif=exif)
     expected = pipe(np.array(RGB)[::-1, ::-1], make_hole(HEIGHT, WIDTH)[::-1, ::-1])
     lazy = pipe(Image.open(tmp_path / "photo.tif"), Image.open(tmp_path / "mask.tif"))
     assert equal(lazy, expected)
@@ -330,7 +330,7 @@ def test_orientation_that_stands_only_in_xmp_or_memory(pipe: GLCICPipeline, tmp_
     in_memory.getexif()[0x0112] = 6
     images: list[Path | Image.Image] = [tmp_path / "xmp.jpg", in_memory]
     for index, image in enumerate(images):
-        save_picture(pipe(image, make_hole(WIDTH, HEIGHT)), tmp_path / f"{index}.png")
+        save_image(pipe(image, make_hole(WIDTH, HEIGHT)), tmp_path / f"{index}.png")
         with Image.open(tmp_path / f"{index}.png") as saved:
             assert ImageOps.exif_transpose(saved).size == (HEIGHT, WIDTH)
 
@@ -341,7 +341,7 @@ def test_broken_exif_and_resolution_are_dropped(pipe: GLCICPipeline, tmp_path: P
     image.info["dpi"] = (float("nan"), 72)
     result = pipe(image, make_hole(HEIGHT, WIDTH))
     for suffix in (".png", ".tif", ".jpg", ".webp"):
-        save_picture(result, tmp_path / f"result{suffix}")
+        save_image(result, tmp_path / f"result{suffix}")
         with Image.open(tmp_path / f"result{suffix}") as saved:
             assert saved.size == RGB.size
 

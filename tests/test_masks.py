@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from glcic_hub.images.masks import open_mask, random_rectangle
-from glcic_hub.images.processing import PictureLike
+from glcic_hub.images.processing import ImageLike
 from tests.conftest import make_hole
 
 HOLE = make_hole(20, 30) > 0
@@ -47,7 +47,7 @@ def transparent_strokes() -> Image.Image:
     ],
     ids=lambda mask: f"{type(mask).__name__} {getattr(mask, 'dtype', getattr(mask, 'mode', ''))}",
 )
-def test_every_kind_of_mask(mask: PictureLike) -> None:
+def test_every_kind_of_mask(mask: ImageLike) -> None:
     assert np.array_equal(open_mask(mask), HOLE)
 
 
@@ -132,5 +132,5 @@ def test_random_rectangles_follow_the_seed() -> None:
 
 
 def test_a_hole_that_does_not_fit() -> None:
-    with pytest.raises(ValueError, match="does not fit a picture of 30x20"):
+    with pytest.raises(ValueError, match="does not fit an image of 30x20"):
         random_rectangle(np.random.default_rng(0), 20, 30, (5, 21))

@@ -128,7 +128,7 @@ def test_what_is_under_the_hole_has_no_influence() -> None:
 
 
 def test_hole_is_the_mean_pixel() -> None:
-    """The same as a picture in which the hole really has the mean pixel, and the mask is told apart (sec. 3.1)."""
+    """The same as an image in which the hole really has the mean pixel, and the mask is told apart (sec. 3.1)."""
     network = make_network()
     mean = torch.tensor(MEAN_PIXEL).view(1, 3, 1, 1)
     mask = torch.zeros(1, 1, 16, 16)

@@ -41,7 +41,7 @@ def inside(fill: NDArray[np.uint8], original: NDArray[np.uint8]) -> NDArray[np.u
     return np.where(MASK[..., None] > 0, fill, original)
 
 
-def test_equal_pictures_are_at_no_distance() -> None:
+def test_equal_images_are_at_no_distance() -> None:
     for original in photographs():
         found = compare(original, original.copy(), MASK)
         assert found.distance == pytest.approx(0, abs=1e-6) and found.original.shape == (16, 112)
@@ -50,7 +50,7 @@ def test_equal_pictures_are_at_no_distance() -> None:
 
 
 def test_fills_are_ordered_as_people_order_them() -> None:
-    """By both distances: the original, a trace of noise, other texture of the picture, a blur, a grid.
+    """By both distances: the original, a trace of noise, other texture of the image, a blur, a grid.
 
     Squared errors have the blur before the other texture.
     """
@@ -95,9 +95,9 @@ def test_what_is_outside_the_hole_does_not_count() -> None:
     # Beyond a window around the hole nothing at all.
     far = np.pad(original, ((0, 0), (0, 70), (0, 0))), np.pad(completed, ((0, 0), (0, 70), (0, 0)))
     mask = np.pad(MASK, ((0, 0), (0, 70)))
-    changed = [picture.copy() for picture in far]
-    for picture in changed:
-        picture[:, 170:] = 255
+    changed = [image.copy() for image in far]
+    for image in changed:
+        image[:, 170:] = 255
     assert compare(*far, mask).distance == compare(changed[0], changed[1], mask).distance
 
 
@@ -132,11 +132,11 @@ def test_the_network_is_the_packages() -> None:
     perceptual._network.cache_clear()
     network = perceptual._network()
     assert torch.equal(state, torch.random.get_rng_state())
-    picture = np.asarray(cv2.resize(photographs()[0], (224, 224)), np.uint8)
+    image = np.asarray(cv2.resize(photographs()[0], (224, 224)), np.uint8)
     with torch.no_grad():
-        last = perceptual._features(picture[None])[15]
+        last = perceptual._features(image[None])[15]
         head = network._swish(network._bn1(network._conv_head(last)))
-        scores = network((torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() - 127) / 128)
+        scores = network((torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() - 127) / 128)
         assert torch.allclose(network._fc(head.mean(dim=(2, 3))), scores, atol=1e-4)
     cat = cv2.resize(np.asarray(load_sample("chelsea")[0]), (224, 224))
     with torch.no_grad():
@@ -177,12 +177,12 @@ METHODS: dict[str, Method] = {
 
 
 def test_an_evaluation_that_goes_on_has_the_same_distances(tmp_path: Path) -> None:
-    pictures = open_photographs(save_photographs(tmp_path / "photographs"))
-    whole = frechet(evaluate(pictures, METHODS, PROTOCOL))
-    evaluate(pictures, METHODS, PROTOCOL, tmp_path / "out")
+    images = open_photographs(save_photographs(tmp_path / "photographs"))
+    whole = frechet(evaluate(images, METHODS, PROTOCOL))
+    evaluate(images, METHODS, PROTOCOL, tmp_path / "out")
     file = tmp_path / "out" / "records-0.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:3]))
-    evaluation = evaluate(pictures, METHODS, PROTOCOL, tmp_path / "out")
+    evaluation = evaluate(images, METHODS, PROTOCOL, tmp_path / "out")
     assert frechet(evaluation) == whole
     assert whole["same"].distance == pytest.approx(0, abs=1e-2) and whole["Telea"].distance > 100
     assert whole["same"].vectors == whole["Telea"].vectors > 30
@@ -197,8 +197,8 @@ def test_without_the_extra(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other metrics are there, and a sentence says what to install."""
-    pictures = save_photographs(tmp_path / "photographs")
-    arguments = ["evaluate", str(pictures), "--size", "64", "--hole-size", "20", "30", "-o", str(tmp_path / "out")]
+    images = save_photographs(tmp_path / "photographs")
+    arguments = ["evaluate", str(images), "--size", "64", "--hole-size", "20", "30", "-o", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
         patch.setattr(perceptual, "installed", lambda: False)
         perceptual._network.cache_clear()

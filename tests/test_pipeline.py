@@ -39,11 +39,11 @@ def test_what_is_under_the_hole_has_no_influence(pipe: GLCICPipeline, detail: De
     """Also at a width that is padded, with holes at the padded border."""
     photo, mask = make_photo(46, 61), make_hole(46, 61) > 0
     damaged = np.where(mask[..., None], make_photo(46, 61, seed=7), photo)
-    first, second = (pipe(picture, mask, detail=detail, blend=blend) for picture in (photo, damaged))
+    first, second = (pipe(image, mask, detail=detail, blend=blend) for image in (photo, damaged))
     assert np.array_equal(first, second)
 
 
-def test_padding_keeps_the_picture_in_place(pipe: GLCICPipeline) -> None:
+def test_padding_keeps_the_image_in_place(pipe: GLCICPipeline) -> None:
     """A size that needs no padding gives the same as the network alone."""
     photo, mask = make_photo(48, 64), make_hole(48, 64) > 0
     image = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255
@@ -112,7 +112,7 @@ def test_unknown_detail(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDA
         pipe(photo, mask, detail="fine")  # type: ignore[call-overload]
 
 
-def test_detail_comes_from_the_picture(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+def test_detail_comes_from_the_image(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
     """Without being asked for; the network's fill has none of stripes whose rows repeat, and is one argument away."""
     stripes = np.repeat(np.resize([40, 40, 200, 200], 80).astype(np.uint8)[:, None], 80, axis=1)[..., None].repeat(
         3, 2

@@ -69,7 +69,7 @@ def test_the_fill_is_no_flat_blob(pretrained: GLCICPipeline) -> None:
     assert np.std(middles, axis=0).min() > 0.5 * np.std(surroundings, axis=0).min()
 
 
-def test_half_precision_gives_the_same_picture() -> None:
+def test_half_precision_gives_the_same_image() -> None:
     """Within the hole: 0.5 of 255 levels on average, 4 for 99.9 % of the pixels."""
     exact, half = (GLCICPipeline.from_pretrained(device="cpu", dtype=d) for d in (torch.float32, torch.bfloat16))
     differences = []

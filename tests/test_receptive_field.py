@@ -25,7 +25,7 @@ def test_input_spans_by_enumeration(row: Row) -> None:
             assert input_span(row, Span(begin, end)) == (min(needed), max(needed) + 1)
 
 
-def test_all_of_a_picture_needs_all_of_it() -> None:
+def test_all_of_a_image_needs_all_of_it() -> None:
     spans = layer_spans(Span(0, 64), 64)
     assert [span.inside for span in spans] == [
         Span(0, 64 // scale) for scale in (1, 1, 2, 2, 4, 4, 4, 4, 4, 4, 4, 4, 4, 2, 2, 1, 1)
@@ -44,7 +44,7 @@ def test_the_region_of_a_pixel_is_the_networks_receptive_field() -> None:
 
 
 def test_costs() -> None:
-    """The paper's network takes 32.5 G multiply-adds for 256x256; a 128x128 hole in any large picture 44 G."""
+    """The paper's network takes 32.5 G multiply-adds for 256x256; a 128x128 hole in any large image 44 G."""
     assert multiply_adds(Box(0, 0, 256, 256), 256, 256) == pytest.approx(32.5e9, rel=0.01)
     for side in (1024, 8192, 65536):
         middle = side // 2 - 64

@@ -24,11 +24,11 @@ def test_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (tmp_path / "benchmark.md").read_text() == tables
     assert "<svg" in (tmp_path / "benchmark.svg").read_text()
 
-    small, large = rows_of(tables, "in the middle; seconds. cv2.inpaint gets the whole picture, too\n")[:2]
-    assert small["picture"] == "160²" and float(small["plain"]) > 0 and float(small["region float32"]) > 0
-    assert large["picture"] == "320²" and large["plain"] == "" and float(large["Telea"]) > 0
+    small, large = rows_of(tables, "in the middle; seconds. cv2.inpaint gets the whole image, too\n")[:2]
+    assert small["image"] == "160²" and float(small["plain"]) > 0 and float(small["region float32"]) > 0
+    assert large["image"] == "320²" and large["plain"] == "" and float(large["Telea"]) > 0
     ratio, *_ = rows_of(tables, "Ratios of these\n")[:1]
-    assert ratio["picture"] == "160²" and float(ratio["whole / region, both float32"]) > 0
+    assert ratio["image"] == "160²" and float(ratio["whole / region, both float32"]) > 0
     methods = {row["method"] for row in rows_of(tables, "What one might use instead")}
     assert methods >= {"plain", "Telea", "Navier-Stokes", "PatchMatch", "biharmonic"}
     memory = rows_of(tables, "Peak memory")

@@ -37,16 +37,16 @@ PROTOCOL = Protocol(size=64, hole_size=(20, 30))
 
 
 def painted(red: int) -> Method:
-    """A method that paints its hole, so that a picture tells which one made it."""
+    """A method that paints its hole, so that an image tells which one made it."""
     return lambda image, mask: np.where(mask[..., None] > 0, np.array([red, 0, 255], np.uint8), image)
 
 
 METHODS: dict[str, Method] = {"a": painted(10), "b": painted(20)}
 
 
-def kind_of(picture: NDArray[np.uint8]) -> str:
+def kind_of(image: NDArray[np.uint8]) -> str:
     for name, red in (("a", 10), ("b", 20)):
-        if (picture == [red, 0, 255]).all(axis=2).any():
+        if (image == [red, 0, 255]).all(axis=2).any():
             return name
     return "real"
 
@@ -64,8 +64,7 @@ def study(tmp_path: Path) -> Study:
 def trials(study: Study, rater: str) -> list[tuple[int, str, str]]:
     with closing(sqlite3.connect(study.file)) as database:
         return database.execute(
-            "SELECT photograph, kind, picture FROM trials JOIN pictures ON token = picture WHERE rater = ? "
-            "ORDER BY place",
+            "SELECT photograph, kind, image FROM trials JOIN images ON token = image WHERE rater = ? ORDER BY place",
             (rater,),
         ).fetchall()
 
@@ -83,9 +82,9 @@ def test_who_sees_what(study: Study) -> None:
     assert set(times.values()) == {15}  # each of 12 alike often
 
 
-def test_pictures_give_nothing_away(study: Study) -> None:
+def test_images_give_nothing_away(study: Study) -> None:
     """One size, mode and encoder, no names, no dates, nothing but pixels in the files."""
-    files = list((study.folder / "pictures").iterdir())
+    files = list((study.folder / "images").iterdir())
     assert len(files) == 36
     for file in files:
         with Image.open(file) as image:
@@ -103,12 +102,12 @@ def test_votes(study: Study) -> None:
     with pytest.raises(KeyError):
         study.vote(rater, later, "real")  # it was not shown yet
     with pytest.raises(ValueError, match="real or completed, not maybe"):
-        study.vote(rater, first.picture, "maybe")
-    study.vote(rater, first.picture, "completed")
-    study.vote(rater, first.picture, "real")  # sent again; the first counts
+        study.vote(rater, first.image, "maybe")
+    study.vote(rater, first.image, "completed")
+    study.vote(rater, first.image, "real")  # sent again; the first counts
     assert [vote[4] for vote in study.votes()] == ["completed"]
     second = study.next_trial(rater)
-    assert second is not None and second.place == 1 and second.picture != first.picture
+    assert second is not None and second.place == 1 and second.image != first.image
     for unknown in ("nobody", ""):
         with pytest.raises(KeyError):
             study.next_trial(unknown)
@@ -117,8 +116,8 @@ def test_votes(study: Study) -> None:
 def answer_all(study: Study, name: str, answer: Any) -> None:
     rater = study.add_rater(name)
     while trial := study.next_trial(rater):
-        with Image.open(study.picture(trial.picture)) as image:
-            study.vote(rater, trial.picture, answer(kind_of(np.asarray(image))))
+        with Image.open(study.image(trial.image)) as image:
+            study.vote(rater, trial.image, answer(kind_of(np.asarray(image))))
 
 
 def test_results(study: Study) -> None:
@@ -152,24 +151,24 @@ def test_results(study: Study) -> None:
 
 
 def test_what_cannot_be_in_a_study(study: Study, tmp_path: Path) -> None:
-    """Another name for the real pictures, another size, changes outside the hole."""
+    """Another name for the real images, another size, changes outside the hole."""
     photographs = open_photographs(tmp_path / "photographs")
     with pytest.raises(ValueError, match="cannot be called real"):
         prepare_study(tmp_path / "new", photographs, {"real": painted(1)}, PROTOCOL)
-    with pytest.raises(ValueError, match="a made a picture of another size"):
+    with pytest.raises(ValueError, match="a made an image of another size"):
         prepare_study(tmp_path / "new", photographs, {"a": lambda image, mask: image[:50]}, PROTOCOL)
     spoiling: dict[str, Method] = {"a": lambda image, mask: 255 - image}
     prepare_study(tmp_path / "new", photographs, spoiling, PROTOCOL)
     with closing(sqlite3.connect(tmp_path / "new" / "study.sqlite3")) as database:
-        tokens = dict(database.execute("SELECT kind, token FROM pictures WHERE photograph = 0").fetchall())
+        tokens = dict(database.execute("SELECT kind, token FROM images WHERE photograph = 0").fetchall())
     real, completed = (
-        np.asarray(Image.open(tmp_path / "new" / "pictures" / f"{tokens[kind]}.png")) for kind in ("real", "a")
+        np.asarray(Image.open(tmp_path / "new" / "images" / f"{tokens[kind]}.png")) for kind in ("real", "a")
     )
     assert 400 <= (real != completed).any(axis=2).sum() <= 900
     with pytest.raises(FileExistsError, match="omit --photographs to continue it"):
         prepare_study(tmp_path / "new", photographs, METHODS, PROTOCOL)
     rater = study.add_rater("\x1b[2J a | b\n" + "x" * 500)
-    study.vote(rater, study.next_trial(rater).picture, "real")  # type: ignore[union-attr]
+    study.vote(rater, study.next_trial(rater).image, "real")  # type: ignore[union-attr]
     assert "| [2J a / bxxx" in results_as_markdown(study, results(study))
 
 
@@ -194,7 +193,7 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["study", str(folder), "--photographs", str(tmp_path / "nowhere")], "no folder"),
         (["study", str(tmp_path), "--photographs", str(ROOT / "docs")], "exists and is kept"),
         (["study", str(tmp_path / "file"), "--results"], "file is not a database"),
-        (["study", str(folder), "--photographs", str(ROOT / "docs"), "--count", "1"], "at least 2 pictures a rater"),
+        (["study", str(folder), "--photographs", str(ROOT / "docs"), "--count", "1"], "at least 2 images a rater"),
     ):
         assert main(arguments) == 1
         assert message in capsys.readouterr().err and not folder.exists()
@@ -213,7 +212,7 @@ def test_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_raters_see_what_people_get(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_folder: Path, pipe: GLCICPipeline
 ) -> None:
-    """Of a model one picture, with detail, under the model's name; the network alone is not shown."""
+    """Of a model one image, with detail, under the model's name; the network alone is not shown."""
     monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)
     folder, photographs = tmp_path / "study", tmp_path / "photographs"
     photographs.mkdir()
@@ -223,11 +222,11 @@ def test_raters_see_what_people_get(
     command = ["study", str(folder), "--photographs", str(photographs), *options, "--device", "cpu"]
     assert main([*command, "--baselines", "Telea"]) == 0
     with closing(sqlite3.connect(Study(folder).file)) as database:
-        shown = dict(database.execute("SELECT kind, token FROM pictures WHERE photograph = 0"))
+        shown = dict(database.execute("SELECT kind, token FROM images WHERE photograph = 0"))
     assert set(shown) == {"real", "glcic", "Telea"}
     case = case_opener(PROTOCOL, open_photographs(photographs))(0)
-    with Image.open(folder / "pictures" / f"{shown['glcic']}.png") as picture:
-        assert np.array_equal(np.asarray(picture), pipe(case.image, case.mask))
+    with Image.open(folder / "images" / f"{shown['glcic']}.png") as image:
+        assert np.array_equal(np.asarray(image), pipe(case.image, case.mask))
 
 
 @contextmanager
@@ -253,20 +252,20 @@ def request(address: str, body: Any = None) -> tuple[int, bytes]:
 def test_what_the_page_would_not_send(study: Study) -> None:
     with serve(study.folder, port := free_port()):
         address = f"http://127.0.0.1:{port}"
-        for path in ("pictures/..%2Fstudy.sqlite3", "pictures/../study.sqlite3", "pictures/x", "raters/x", "nothing"):
+        for path in ("images/..%2Fstudy.sqlite3", "images/../study.sqlite3", "images/x", "raters/x", "nothing"):
             assert request(f"{address}/{path}")[0] == 404
         for body in (b"", b"[]", b"nothing", {"name": 1}, {"nom": "a"}, {"name": "\ud800"}, b"[" * 9000):
             assert request(f"{address}/raters", body)[0] == 400
         assert request(f"{address}/raters", b"x" * 20_000)[0] == 413
         rater = json.loads(request(f"{address}/raters", {"name": "'); DROP TABLE trials; --" + "x" * 500})[1])["rater"]
-        picture = json.loads(request(f"{address}/raters/{rater}")[1])["picture"]
+        image = json.loads(request(f"{address}/raters/{rater}")[1])["image"]
         for body, status in (
-            ({"picture": "x", "answer": "real"}, 404),
-            ({"picture": picture, "answer": "x"}, 400),
-            ({"picture": picture, "answer": "real"}, 200),
+            ({"image": "x", "answer": "real"}, 404),
+            ({"image": image, "answer": "x"}, 400),
+            ({"image": image, "answer": "real"}, 200),
         ):
             assert request(f"{address}/raters/{rater}/votes", body)[0] == status
-        with urllib.request.urlopen(f"{address}/pictures/{picture}") as answer:
+        with urllib.request.urlopen(f"{address}/images/{image}") as answer:
             assert set(map(str.lower, answer.headers)) <= {
                 "content-type", "content-length", "cache-control", "date", "server", "connection"
             }  # fmt: skip
@@ -282,7 +281,7 @@ def test_three_browsers_at_once_and_a_killed_server(study: Study, browser: Brows
     def step(number: int, page: Page) -> None:
         """Answers what is on the page: truly, except that the third always says real."""
         page.wait_for_selector("#real:not([disabled])")
-        content = page.request.get(page.evaluate("document.getElementById('picture').src")).body()
+        content = page.request.get(page.evaluate("document.getElementById('image').src")).body()
         with Image.open(io.BytesIO(content)) as image:
             kind = kind_of(np.asarray(image))
         answer = "real" if kind == "real" or number == 2 else "completed"
@@ -314,7 +313,7 @@ def test_three_browsers_at_once_and_a_killed_server(study: Study, browser: Brows
         process.wait()
         pages[0].click("#real, #completed >> nth=0")  # while the server is gone: it is sent again
         pages[0].wait_for_selector("text=The study cannot be reached")
-        lost = pages[0].evaluate("document.getElementById('picture').src")
+        lost = pages[0].evaluate("document.getElementById('image').src")
     with serve(study.folder, port):
         pages[0].wait_for_function("document.getElementById('progress').textContent === '6 of 9'", timeout=30_000)
         content = pages[0].request.get(lost).body()
@@ -331,7 +330,7 @@ def test_three_browsers_at_once_and_a_killed_server(study: Study, browser: Brows
             page.wait_for_selector("text=Thank you")
     kept: dict[str, list[tuple[str, str]]] = {}
     for _, name, _, token, answer in study.votes():
-        digest = hashlib.sha1((study.folder / "pictures" / f"{token}.png").read_bytes()).hexdigest()
+        digest = hashlib.sha1((study.folder / "images" / f"{token}.png").read_bytes()).hexdigest()
         kept.setdefault(name, []).append((digest, answer))
     assert [kept[f"rater {number}"] for number in range(3)] == answered
     found = results(study)

@@ -45,7 +45,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def small_cards() -> Iterator[None]:
-    """A small sample for the cards: a picture is completed with every model that is saved, and here a hundred are."""
+    """A small sample for the cards: an image is completed with every model that is saved, and here a hundred are."""
     sample = Image.fromarray(make_photo(46, 61)), Image.fromarray(make_hole(46, 61))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("glcic_hub.pipeline.load_sample", lambda _: sample)
@@ -215,7 +215,7 @@ def test_sigterm_saves_and_leaves_with_its_own_code(photographs: Path, tmp_path:
 
 
 def test_two_processes(photographs: Path, tmp_path: Path) -> None:
-    """The ranks hold the same weights after each step, see other pictures, and only the main one writes."""
+    """The ranks hold the same weights after each step, see other images, and only the main one writes."""
     script = [str(ROOT / "tests" / "ranks.py"), str(photographs), str(tmp_path / "run")]
     command = [*LAUNCH_TWO, "--mixed_precision", "no", *script]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=TWO_PROCESSES)
@@ -243,7 +243,7 @@ def test_two_processes(photographs: Path, tmp_path: Path) -> None:
 
 
 def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> None:
-    """`accelerate launch train_accelerate.py` through all phases in bfloat16; what it saves completes a picture."""
+    """`accelerate launch train_accelerate.py` through all phases in bfloat16; what it saves completes an image."""
     options = ["--data", photographs, "--output", tmp_path / "run", "--recipe", "small", "--width", 4]
     steps = ["--completion-steps", 3, "--discriminator-steps", 2, "--total-steps", 8, "--batch-size", 4, "--seed", 5]
     rest = ["--no-flip", "--discriminators", "local", "--hole-size", 16, 24, "--accumulation", 2]
@@ -390,7 +390,7 @@ def test_a_full_disk_stops_a_run_and_keeps_its_last_good_checkpoint(
 
 def test_unreadable_photographs_are_counted_named_and_skipped(tmp_path: Path) -> None:
     folder = make_photographs(tmp_path / "photographs", 8)
-    (folder / "03.png").write_text("not a picture")
+    (folder / "03.png").write_text("not an image")
     with pytest.warns(UserWarning, match=r"cannot read .*03\.png, skipped; 1 so far"):
         train(SMALL, folder, tmp_path / "run", TrainingOptions(**QUIET))
     assert (tmp_path / "run" / "unreadable.txt").read_text() == f"{folder / '03.png'}\n"
@@ -399,7 +399,7 @@ def test_unreadable_photographs_are_counted_named_and_skipped(tmp_path: Path) ->
 def test_names_that_no_text_can_hold(tmp_path: Path) -> None:
     """Folders and files may have names that are not Unicode, or not one line."""
     folder = make_photographs(tmp_path / "My\u00a0photo\ngraphs", 8)
-    (folder / "03.png").write_text("not a picture")
+    (folder / "03.png").write_text("not an image")
     odd = os.fsdecode(b"b\x0b\xe9.png")
     (folder / "03.png").rename(folder / odd)
     with pytest.warns(UserWarning, match="cannot read"):
@@ -415,9 +415,9 @@ def test_bad_runs_are_refused(tmp_path: Path, photographs: Path, trained: Path) 
     with pytest.raises(FileNotFoundError, match="no folder"):
         train(SMALL, tmp_path / "nothing", tmp_path / "run", TrainingOptions(**QUIET))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no pictures"):
+    with pytest.raises(ValueError, match="holds no images"):
         train(SMALL, tmp_path / "empty", tmp_path / "run", TrainingOptions(**QUIET))
-    (tmp_path / "empty" / "a.png").write_text("not a picture")
+    (tmp_path / "empty" / "a.png").write_text("not an image")
     with pytest.raises(ValueError, match=r"none of the photographs can be read; the last: .*a\.png"):
         train(SMALL, tmp_path / "empty", tmp_path / "run", TrainingOptions(**QUIET))
     with pytest.raises(FileNotFoundError, match="no run to resume"):

@@ -1,4 +1,4 @@
-"""Draws an experiment's picture: scikit-image's photographs, completed by each method, side by side.
+"""Draws an experiment's image: scikit-image's photographs, completed by each method, side by side.
 
 python docs/experiments/grid.py -o docs/experiments/ablation.jpg --size 128 --model runs/ablation-none/model ...
 python docs/experiments/grid.py -o docs/experiments/object-removal.jpg --removal
@@ -38,10 +38,10 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--model", action="append", metavar="FOLDER", help="again for more (default: the package's)")
     parser.add_argument("--baselines", nargs="*", default=(), metavar="NAME", help="as of glcic evaluate")
-    parser.add_argument("--plain", action="store_true", help="without the blended pictures")
-    parser.add_argument("--exemplars", action="store_true", help="with detail from the picture itself, too")
+    parser.add_argument("--plain", action="store_true", help="without the blended images")
+    parser.add_argument("--exemplars", action="store_true", help="with detail from the image itself, too")
     parser.add_argument("--removal", action="store_true", help="take the samples' objects away")
-    parser.add_argument("--size", type=int, default=256, metavar="N", help="side of the pictures (default: 256)")
+    parser.add_argument("--size", type=int, default=256, metavar="N", help="side of the images (default: 256)")
     options = parser.parse_args()
     models = options.model or [None]
     pipes = [GLCICPipeline.from_pretrained(model) for model in models]
@@ -85,7 +85,7 @@ def photograph(name: str) -> Image.Image:
 
 
 def labelled(names: list[str], rows: list[list[NDArray[np.uint8]]], side: int) -> Image.Image:
-    """Rows of pictures, scaled to be `side` pixels wide, under the columns' names."""
+    """Rows of images, scaled to be `side` pixels wide, under the columns' names."""
     heights = [round(side * row[0].shape[0] / row[0].shape[1]) for row in rows]
     size = (len(names) * (side + GAP) - GAP, HEADING + sum(heights) + GAP * (len(rows) - 1))
     whole = Image.new("RGB", size, "white")
@@ -94,8 +94,8 @@ def labelled(names: list[str], rows: list[list[NDArray[np.uint8]]], side: int) -
         draw.text((column * (side + GAP), 2), name, fill="black", font=ImageFont.load_default(14))
         top = HEADING
         for row, height in zip(rows, heights, strict=True):
-            picture = Image.fromarray(row[column]).resize((side, height), Image.Resampling.LANCZOS)
-            whole.paste(picture, (column * (side + GAP), top))
+            image = Image.fromarray(row[column]).resize((side, height), Image.Resampling.LANCZOS)
+            whole.paste(image, (column * (side + GAP), top))
             top += height + GAP
     return whole
 

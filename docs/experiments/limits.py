@@ -1,4 +1,4 @@
-"""How completion gets worse with the size of the hole and at the picture's border (sec. 4.8, fig. 13 and 15).
+"""How completion gets worse with the size of the hole and at the image's border (sec. 4.8, fig. 13 and 15).
 
 python docs/experiments/limits.py PHOTOGRAPHS [--model FOLDER] [--every 8]
 """
@@ -26,7 +26,7 @@ SIZE = 256
 
 
 class Place(NamedTuple):
-    """A square hole in the middle, and how many rows and columns of the picture are cut off above and left of it."""
+    """A square hole in the middle, and how many rows and columns of the image are cut off above and left of it."""
 
     side: int
     cut_rows: int = 0
@@ -35,7 +35,7 @@ class Place(NamedTuple):
 
 PLACES = {
     **{f"{side}×{side} in the middle": Place(side) for side in (16, 32, 64, 96, 128, 160, 192)},
-    "the 96×96 hole where the picture ends left of it": Place(96, 0, 80),
+    "the 96×96 hole where the image ends left of it": Place(96, 0, 80),
     "the 96×96 hole where it ends left and above": Place(96, 80, 80),
 }
 
@@ -56,19 +56,19 @@ def main() -> None:
     print("|---" * (1 + len(methods)) + "|")
     for name, place in PLACES.items():
         with tempfile.TemporaryDirectory() as folder:
-            pictures, masks = Path(folder, "photographs"), Path(folder, "masks")
-            pictures.mkdir()
+            images, masks = Path(folder, "photographs"), Path(folder, "masks")
+            images.mkdir()
             masks.mkdir()
             for index, square in enumerate(squares):
-                Image.fromarray(square[place.cut_rows :, place.cut_columns :]).save(pictures / f"{index}.png")
+                Image.fromarray(square[place.cut_rows :, place.cut_columns :]).save(images / f"{index}.png")
                 Image.fromarray(255 * mask_of(place)).save(masks / f"{index}.png")
-            evaluation = evaluate(open_photographs(str(pictures)), methods, Protocol(str(masks)))
+            evaluation = evaluate(open_photographs(str(images)), methods, Protocol(str(masks)))
         cells = [f"{row['psnr'].mean:.2f}, {row['ssim'].mean:.3f}" for row in means(evaluation).values()]
         print("| " + " | ".join([name, *cells]) + " |", flush=True)
 
 
 def mask_of(place: Place) -> NDArray[np.uint8]:
-    """The hole in what is left of the picture."""
+    """The hole in what is left of the image."""
     begin = (SIZE - place.side) // 2
     whole = Rectangle(begin, begin, place.side, place.side).mask(SIZE, SIZE)
     return whole[place.cut_rows :, place.cut_columns :]

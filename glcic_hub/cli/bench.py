@@ -16,10 +16,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a CUDA GPU if there is one)")
     parser.add_argument("--width", type=int, metavar="N", help="base width (default: the paper's)")
-    parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="sides of pictures")
+    parser.add_argument("--sizes", type=int, nargs="+", metavar="N", help="sides of images")
     parser.add_argument("--hole-sizes", type=int, nargs="+", metavar="N", help="sides of holes")
     parser.add_argument(
-        "--full-frame-up-to", type=int, metavar="N", help="larger whole pictures take minutes (default: 1024)"
+        "--full-frame-up-to", type=int, metavar="N", help="larger whole images take minutes (default: 1024)"
     )
     parser.add_argument("--runs", type=int, metavar="N", help="of each kind, in turns (default: 5)")
     parser.add_argument("--compile", action="store_true", help="measure the compiled network, too")

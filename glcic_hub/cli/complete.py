@@ -11,16 +11,16 @@ from glcic_hub.cli.common import FAILED, OK, add_model, load_pipeline, say
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `glcic complete`."""
     parser.set_defaults(run=lambda options: _run(parser, options))
-    parser.add_argument("image", type=Path, nargs="?", metavar="IMAGE", help="a picture, or a folder of pictures")
+    parser.add_argument("image", type=Path, nargs="?", metavar="IMAGE", help="an image, or a folder of images")
     parser.add_argument(
         "mask",
         type=Path,
         nargs="?",
         metavar="MASK",
-        help="white = complete; for a folder of pictures, one mask for all or a folder of masks of the same names",
+        help="white = complete; for a folder of images, one mask for all or a folder of masks of the same names",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file; for a folder of pictures a folder"
+        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file; for a folder of images a folder"
     )
     parser.add_argument("--mask-from-alpha", action="store_true", help="complete the transparent pixels; no MASK")
     parser.add_argument("--invert-mask", action="store_true", help="black = complete")
@@ -52,12 +52,12 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         parser.error("give IMAGE and MASK, or IMAGE and --mask-from-alpha, or --sample NAME")
     if options.image is not None and options.image.is_dir():
         return _complete_folder(parser, options)
-    return _complete_picture(options)
+    return _complete_image(options)
 
 
-def _complete_picture(options: argparse.Namespace) -> int:
+def _complete_image(options: argparse.Namespace) -> int:
     from glcic_hub.images.before_after import side_by_side
-    from glcic_hub.images.files import check_output, save_picture
+    from glcic_hub.images.files import check_output, save_image
     from glcic_hub.images.samples import load_sample
 
     for path in (options.image, options.mask):
@@ -71,11 +71,11 @@ def _complete_picture(options: argparse.Namespace) -> int:
     image, mask = load_sample(options.sample) if options.sample else (options.image, options.mask)
     settings = {name: getattr(options, name) for name in ("detail", "blend", "invert_mask", "large_holes")}
     completed = load_pipeline(options)(image, mask, **settings)
-    pictures = [completed]
-    if options.comparison is not None:  # before the result may overwrite the picture or the mask
-        pictures.append(side_by_side(image, mask, completed, invert_mask=options.invert_mask))
-    for picture, path in zip(pictures, outputs, strict=True):
-        save_picture(picture, path, overwrite=options.overwrite)
+    results = [completed]
+    if options.comparison is not None:  # before the result may overwrite the image or the mask
+        results.append(side_by_side(image, mask, completed, invert_mask=options.invert_mask))
+    for result, path in zip(results, outputs, strict=True):
+        save_image(result, path, overwrite=options.overwrite)
         print(f"wrote {path}")
     if options.output.suffix.lower() in (".jpg", ".jpeg"):
         say("note: JPEG changes pixels outside the hole, too; write a .png to keep them")
@@ -84,7 +84,7 @@ def _complete_picture(options: argparse.Namespace) -> int:
 
 def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.comparison is not None:
-        parser.error("--comparison is for a single picture")
+        parser.error("--comparison is for a single image")
     from glcic_hub.batch import complete_folder
     from glcic_hub.distributed import join_processes
 
@@ -107,10 +107,10 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
         for failure in outcome.failures:
             say(f"error: {failure.path}: {failure.reason}")
         rate = outcome.completed / outcome.seconds
-        print(f"completed {outcome.completed} pictures in {outcome.seconds:.1f} s, {rate:.2f} a second")
+        print(f"completed {outcome.completed} images in {outcome.seconds:.1f} s, {rate:.2f} a second")
         if outcome.kept:
             print(f"kept {outcome.kept} that {options.output} held already; --overwrite replaces them")
         if outcome.failures:
-            say(f"{len(outcome.failures)} pictures failed")
+            say(f"{len(outcome.failures)} images failed")
     # Accelerate's launcher stops all processes as soon as one fails, and the main one may still be writing.
     return FAILED if outcome.failures and accelerator.is_main_process else OK

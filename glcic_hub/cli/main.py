@@ -12,11 +12,11 @@ from glcic_hub.cli.common import FAILED, INTERRUPTED, say
 from glcic_hub.version import __version__
 
 COMMANDS = {
-    "complete": ("complete", "add_options", "complete a picture, or a folder of pictures"),
+    "complete": ("complete", "add_options", "complete an image, or a folder of images"),
     "train": ("train", "add_options", "train the networks on a folder of photographs"),
     "bench": ("bench", "add_options", "measure what completion costs on this machine"),
     "evaluate": ("evaluate", "add_options", "measure a model next to baselines"),
-    "study": ("study", "add_options", "have raters say which pictures are real"),
+    "study": ("study", "add_options", "have raters say which images are real"),
     "push": ("hub", "add_push_options", "upload a model to the Hub, or the demo as a Space"),
     "convert": ("hub", "add_convert_options", "make a model folder of a model of others"),
     "demo": ("demo", "add_options", "start the demo in the browser"),

@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=lambda options: _run(parser, options))
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the study's own, new or begun")
     parser.add_argument("--photographs", metavar="WHERE", help=f"for a new study: {PHOTOGRAPHS_HELP}")
-    parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures a rater sees (default: 100)")
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="images a rater sees (default: 100)")
     parser.add_argument("--results", action="store_true", help="count the votes instead of taking more")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 for all (default: this machine alone)")
     parser.add_argument("--port", type=port, default=7870, metavar="N", help="default: 7870")
@@ -40,7 +40,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.photographs is not None and options.results:
         parser.error("--results is for a study that was begun, without --photographs")
     if not options.results:
-        with needs("demo", "the study"):  # before pictures are completed
+        with needs("demo", "the study"):  # before images are completed
             import uvicorn
     if options.photographs is not None:
         check_new(options.folder)  # before models are downloaded

@@ -25,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "shards; name:split takes another split than train",
     )
     run = parser.add_argument_group("run")
-    run.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="checkpoints, log, pictures, model")
+    run.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="checkpoints, log, images, model")
     types = get_type_hints(TrainingOptions)
     for option in dataclasses.fields(TrainingOptions):
         group = data if option.metadata.get("group") == "data" else run

@@ -571,7 +571,7 @@ std::vector<std::vector<int>> batches(const Labelling& labelling, const std::vec
 // Chooses a label for each pixel of the hole by alpha expansion (Boykov, Veksler and Zabih 2001).
 //
 // features (H, W, 5) uint8; usable (H, W) uint8: what may be copied; hole (H, W) uint8; visible (H, W) uint8: what the
-// fill has to fit; guide and blurred (H, W, 3) uint8: what it should look like from afar, and what the picture looks
+// fill has to fit; guide and blurred (H, W, 3) uint8: what it should look like from afar, and what the image looks
 // like. labels (L, 2) int32: dy, dx. groups (L,) int32: a label of group g is tried within `reach` of pixels whose start
 // is g; one of NONE everywhere; one of PROMISING everywhere, if it is among the `best` cheapest at some pixel. start
 // (H, W) int32: groups, NONE outside the hole. The result does not depend on the number of threads.

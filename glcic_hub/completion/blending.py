@@ -17,7 +17,7 @@ TELEA_RADIUS = 3
 """Radius in pixels of the neighbourhood that the fast marching method looks at; OpenCV's examples' value."""
 
 BLEND_MARGIN = TELEA_RADIUS + 2
-"""Pixels around the hole that take part; a picture cut so far around its hole gives the same."""
+"""Pixels around the hole that take part; an image cut so far around its hole gives the same."""
 
 TOLERANCE = 1e-5
 """Relative residual at which the solver stops: far below one of 255 levels."""
@@ -55,13 +55,13 @@ def blend_poisson(
 ) -> NDArray[np.float32]:
     """Blends the network's fill into its surroundings, so that no step of colour is left at the hole's edge.
 
-    The hole is filled by the fast marching method (Telea 2004). That picture is the target into which the network's
+    The hole is filled by the fast marching method (Telea 2004). That image is the target into which the network's
     fill is blended by Poisson image editing (Pérez 2003, normal cloning): inside the hole the result has the gradients
     of the fill, across the hole's edge those of the target, and outside it equals the target. Where the hole reaches
-    the picture's border there is no edge and nothing is imposed.
+    the image's border there is no edge and nothing is imposed.
 
     `cv2.seamlessClone` is not used: it solves on the hole's bounding box, so it moves known pixels inside that,
-    recentres the fill, and fails at the picture's border.
+    recentres the fill, and fails at the image's border.
 
     Args:
         image: (H, W, 3) float32 in [0, 1]. What it holds inside the hole has no influence.

@@ -1,4 +1,4 @@
-"""Holes with pixels that no known pixel reaches (sec. 4.8): completed from a smaller copy of the picture."""
+"""Holes with pixels that no known pixel reaches (sec. 4.8): completed from a smaller copy of the image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COARSE_THICKNESS = 128
 """Holes are made at most so thick in the smaller copy, in pixels: as large as the paper trains with."""
 
 RIM = 32
-"""So far into the hole, in pixels, the fill goes over from the full picture's to that of the smaller copy."""
+"""So far into the hole, in pixels, the fill goes over from the full image's to that of the smaller copy."""
 
 
 def out_of_reach(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -28,7 +28,7 @@ def out_of_reach(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
         if not _may_be_out_of_reach(box, hole.shape):
             continue
         window = box.grown(1, *hole.shape).slices
-        # Beyond the picture there is nothing known, which is how OpenCV erodes at the border.
+        # Beyond the image there is nothing known, which is how OpenCV erodes at the border.
         kernel = np.ones((2 * REACH + 1, 2 * REACH + 1), np.uint8)
         far[window] = cv2.erode(hole[window].astype(np.uint8), kernel) > 0
     return far
@@ -42,10 +42,10 @@ def _may_be_out_of_reach(box: Box, shape: tuple[int, ...]) -> bool:
 def complete_coarse_to_fine(
     completer: Completer, rgb: Pixels | PilPixels, hole: NDArray[np.bool_], far: NDArray[np.bool_]
 ) -> list[Patch]:
-    """Completes a picture of which holes are too large for the network.
+    """Completes an image of which holes are too large for the network.
 
     These are completed in a copy so small that they are at most 128 pixels thick. At their rim the fill of the full
-    picture goes over into it. Other holes are completed as always.
+    image goes over into it. Other holes are completed as always.
 
     Args:
         completer: Does the completing.
@@ -81,7 +81,7 @@ def complete_coarse_to_fine(
 def _complete_smaller(
     completer: Completer, image: NDArray[np.float32], hole: NDArray[np.bool_], scale: int
 ) -> NDArray[np.float32]:
-    """Completes a picture in a copy `scale` times smaller, and brings that back to the picture's size."""
+    """Completes an image in a copy `scale` times smaller, and brings that back to the image's size."""
     height, width = hole.shape
     smaller = (max(MIN_IMAGE_SIDE, -(-width // scale)), max(MIN_IMAGE_SIDE, -(-height // scale)))
     known = (~hole).astype(np.float32)

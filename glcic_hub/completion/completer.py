@@ -1,4 +1,4 @@
-"""Runs the completion network on the parts of a picture that its holes need, at a cost that follows the holes."""
+"""Runs the completion network on the parts of an image that its holes need, at a cost that follows the holes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from glcic_hub.networks.layers import ConvNormAct
 from glcic_hub.networks.table_2 import TABLE_2, Row
 
 Source: TypeAlias = tuple[Pixels | PilPixels, NDArray[np.bool_]]
-"""A picture, (H, W, 3) uint8 or float32 in [0, 1], and its hole, (H, W) boolean."""
+"""An image, (H, W, 3) uint8 or float32 in [0, 1], and its hole, (H, W) boolean."""
 
 
 def open_device(device: str | torch.device | None) -> torch.device:
@@ -45,7 +45,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """The precision that a device is fastest in, among those that give the same picture for the eye.
+    """The precision that a device is fastest in, among those that give the same image for the eye.
 
     bfloat16 on a processor that multiplies in it (AVX512-BF16, AMX), float16 on a GPU, float32 elsewhere.
     """
@@ -59,16 +59,16 @@ def best_dtype(device: torch.device) -> torch.dtype:
 class Step(NamedTuple):
     """A layer's work along one axis: padding, and the part of its output that is wanted."""
 
-    before: int  # zeros that go before the input, as the network pads at the picture's border
+    before: int  # zeros that go before the input, as the network pads at the image's border
     after: int
     skip: int  # outputs that are not wanted
     length: int  # outputs that are
 
 
 class Completer:
-    """Runs the completion network (sec. 3.2) on what the holes need of pictures.
+    """Runs the completion network (sec. 3.2) on what the holes need of images.
 
-    The results are those of the network run on the whole picture, but for rounding; what a picture holds inside its
+    The results are those of the network run on the whole image, but for rounding; what an image holds inside its
     hole has no influence. Heights and widths that are no multiple of 4 count as continued by up to three pixels like
     those at the edge.
 
@@ -85,10 +85,10 @@ class Completer:
         self._run_layers = torch.compile(_run_layers, dynamic=True)
 
     def complete(self, sources: Sequence[Source]) -> list[list[Patch]]:
-        """Completes pictures.
+        """Completes images.
 
         Returns:
-            For each picture the patches, whose holes do not overlap and together are its hole.
+            For each image the patches, whose holes do not overlap and together are its hole.
         """
         tiles = [tile(hole) for _, hole in sources]
         fills = iter(self.fill([(source, box) for source, boxes in zip(sources, tiles, strict=True) for box in boxes]))
@@ -99,10 +99,10 @@ class Completer:
 
     @torch.inference_mode()
     def fill(self, parts: Sequence[tuple[Source, Box]]) -> list[NDArray[np.float32]]:
-        """Computes what the network would put into boxes of pictures; equal regions go through it together.
+        """Computes what the network would put into boxes of images; equal regions go through it together.
 
         Args:
-            parts: Pictures, and a box within each.
+            parts: Images, and a box within each.
 
         Returns:
             (height, width, 3) float32 of each box, in [0, 1].
@@ -140,11 +140,11 @@ class Completer:
         )
 
 
-def _cut(picture: Any, box: Box) -> NDArray[Any]:
-    """A part of a picture that may reach over its lower and right edges, by pixels like those there."""
-    height, width = picture.shape[:2]
+def _cut(image: Any, box: Box) -> NDArray[Any]:
+    """A part of an image that may reach over its lower and right edges, by pixels like those there."""
+    height, width = image.shape[:2]
     inside = box._replace(bottom=min(box.bottom, height), right=min(box.right, width))
-    part: NDArray[Any] = picture[inside.slices]
+    part: NDArray[Any] = image[inside.slices]
     beyond = [(0, box.bottom - inside.bottom), (0, box.right - inside.right), (0, 0)]
     return np.pad(part, beyond[: part.ndim], mode="edge") if inside != box else part
 

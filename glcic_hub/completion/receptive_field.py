@@ -1,6 +1,6 @@
-"""Which part of a picture the completion network needs to see for a hole, layer by layer; integer geometry alone.
+"""Which part of an image the completion network needs to see for a hole, layer by layer; integer geometry alone.
 
-An output pixel depends on a bounded part of the picture (sec. 3.2). So a hole is completed exactly by the region
+An output pixel depends on a bounded part of the image (sec. 3.2). So a hole is completed exactly by the region
 around it, and of each layer's output only what later layers need for the hole has to be computed.
 """
 
@@ -21,8 +21,8 @@ REACH = 150
 class LayerSpan(NamedTuple):
     """The input positions that a layer needs along one axis."""
 
-    needed: Span  # may lie beyond the picture, where the network pads with zeros
-    inside: Span  # the part of it in the picture
+    needed: Span  # may lie beyond the image, where the network pads with zeros
+    inside: Span  # the part of it in the image
     output: Span  # what of the layer's output is wanted, in positions of its output
 
 
@@ -45,8 +45,8 @@ def layer_spans(output: Span, length: int) -> tuple[LayerSpan, ...]:
     """Computes what each layer needs along one axis for a span of the completed image.
 
     Args:
-        output: The span, within the picture.
-        length: The picture's length along the axis, a multiple of 4.
+        output: The span, within the image.
+        length: The image's length along the axis, a multiple of 4.
 
     Returns:
         An entry for each row of table 2.
@@ -68,9 +68,9 @@ def region(box: Box, height: int, width: int) -> Box:
     """Returns the region that the network sees to complete a box, of the image as padded to multiples of 4.
 
     Args:
-        box: Within the picture.
-        height: Of the picture, in pixels.
-        width: Of the picture.
+        box: Within the image.
+        height: Of the image, in pixels.
+        width: Of the image.
     """
     rows = layer_spans(box.rows, padded(height))[0].inside
     columns = layer_spans(box.columns, padded(width))[0].inside
@@ -81,9 +81,9 @@ def multiply_adds(box: Box, height: int, width: int, network_width: int = PAPER_
     """The multiply-adds that completing a box takes.
 
     Args:
-        box: Within the picture.
-        height: Of the picture, in pixels.
-        width: Of the picture.
+        box: Within the image.
+        height: Of the image, in pixels.
+        width: Of the image.
         network_width: Base width of the network.
     """
     rows, columns = _lengths(box.rows, padded(height)), _lengths(box.columns, padded(width))

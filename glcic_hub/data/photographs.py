@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from glcic_hub.files import first_line
-from glcic_hub.images.files import READ_FORMATS, find_pictures
-from glcic_hub.images.processing import open_picture, to_uint8
+from glcic_hub.images.files import READ_FORMATS, find_images
+from glcic_hub.images.processing import open_image, to_uint8
 
 if TYPE_CHECKING:  # takes seconds to import, and folders do without
     import datasets
@@ -48,7 +48,7 @@ class Folder(Sequence[Photograph]):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.paths = find_pictures(folder)
+        self.paths = find_images(folder)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -130,7 +130,7 @@ def _from_row(row: dict[str, Any], column: str, fallback: str | None = None) -> 
     entry = row[column] or {"path": None, "bytes": b""}
     content, path = entry["bytes"], entry["path"]
     # A row of a stream has no number that it keeps, but its content.
-    name = path or fallback or f"the picture of SHA-1 {hashlib.sha1(content).hexdigest()}"
+    name = path or fallback or f"the image of SHA-1 {hashlib.sha1(content).hexdigest()}"
     return Photograph(name, content if content is not None else str(path) if "://" in str(path) else Path(path))
 
 
@@ -147,7 +147,7 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
 
     Args:
         where: A folder of photographs; or what `datasets.load_dataset` opens, `user/name` on the Hub or a folder of
-            Parquet files or tar shards (WebDataset), of which the first column of pictures is taken. `name:split`
+            Parquet files or tar shards (WebDataset), of which the first column of images is taken. `name:split`
             takes another split than `train`.
         stream: Read a dataset as it comes, instead of downloading and indexing it first.
 
@@ -161,7 +161,7 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
     if folder.is_dir():
         try:
             return Folder(folder)
-        except ValueError:  # it holds no pictures
+        except ValueError:  # it holds no images
             if not any(path.suffix in SHARD_SUFFIXES for path in folder.rglob("*")):
                 raise
     elif folder.exists():
@@ -181,7 +181,7 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
         raise kind(f"cannot open the dataset {where}: {first_line(error)}") from None
     columns = [column for column, feature in (dataset.features or {}).items() if isinstance(feature, datasets.Image)]
     if not columns:
-        raise ValueError(f"the dataset {where} has no column of pictures: {', '.join(dataset.features or ['none'])}")
+        raise ValueError(f"the dataset {where} has no column of images: {', '.join(dataset.features or ['none'])}")
     dataset = dataset.select_columns(columns[:1]).cast_column(columns[0], datasets.Image(decode=False))
     return Stream(dataset, columns[0]) if stream else Table(dataset, columns[0])
 
@@ -190,15 +190,15 @@ def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
     """Opens a photograph upright and in RGB; a JPEG is decoded at a fraction if that still has `short_side` pixels.
 
     Raises:
-        UnreadableError: It is not a picture, or broken.
+        UnreadableError: It is not an image, or broken.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF and odd palettes, once a photograph and worker
             with Image.open(file_of(photograph), formats=READ_FORMATS) as image:
                 image.draft("RGB", (short_side, short_side))
-                if image.mode[0] in "IF":  # Pillow makes 16-bit and float pictures white or black
-                    return Image.fromarray(to_uint8(open_picture(image).whole()))
+                if image.mode[0] in "IF":  # Pillow makes 16-bit and float images white or black
+                    return Image.fromarray(to_uint8(open_image(image).whole()))
                 return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise UnreadableError(f"cannot read the photograph {photograph.name}: {first_line(error)}") from None

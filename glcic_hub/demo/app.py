@@ -1,4 +1,4 @@
-"""The demo: paint over what should go, get the picture back at full size."""
+"""The demo: paint over what should go, get the image back at full size."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _uploaded(path: str) -> str:
 
 def _canvas(**options: Any) -> gr.ImageEditor:
     """The copy that is painted on; takes no more and no larger layers than this page sends."""
-    # A picture that comes with layers has them displaced by half of what the canvas was larger before (Gradio 6.31).
+    # An image that comes with layers has them displaced by half of what the canvas was larger before (Gradio 6.31).
     component = gr.ImageEditor(type="pil", canvas_size=(4, 4), **options)
     preprocess, convert = component.preprocess, component.convert_and_format_image
     accept, kept = component.accept_blobs, component.blob_storage
@@ -199,7 +199,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         return places_of(str(path), {"background": image, "layers": [layer], "composite": image})
 
     def put_away() -> tuple[Any, ...]:
-        """Gradio's editor takes a second picture only when it is built anew."""
+        """Gradio's editor takes a second image only when it is built anew."""
         return None, gr.update(visible=False)
 
     def start_over() -> tuple[Any, ...]:

@@ -18,9 +18,9 @@ from PIL import Image
 
 from glcic_hub.completion.coarse_to_fine import out_of_reach
 from glcic_hub.files import first_line
-from glcic_hub.images.files import READ_FORMATS, load_image, orientation_of, read_exif, save_picture
+from glcic_hub.images.files import READ_FORMATS, load_image, orientation_of, read_exif, save_image
 from glcic_hub.images.masks import open_mask, transparent_pixels
-from glcic_hub.images.processing import open_picture, to_uint8
+from glcic_hub.images.processing import open_image, to_uint8
 from glcic_hub.pipeline import GLCICPipeline
 
 MAX_PIXELS = 64_000_000
@@ -49,7 +49,7 @@ def check_size(path: str, what: str = "photograph") -> None:
     """Refuses what is too large, by its header, before it is decoded.
 
     Raises:
-        ValueError: It is too large, no picture, or gone.
+        ValueError: It is too large, no image, or gone.
     """
     try:
         with Image.open(path, formats=READ_FORMATS) as image:
@@ -75,11 +75,11 @@ def make_preview(path: str) -> Image.Image:
     check_size(path)
     try:
         image = load_image(path)
-        open_picture(image)  # what cannot be completed is not painted on
+        open_image(image)  # what cannot be completed is not painted on
         if image.mode in ("1", "P", "PA"):  # Pillow would not smooth these
             image = image.convert("RGBA" if image.has_transparency_data else "RGB")
         image.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE), Image.Resampling.LANCZOS)
-        opened = open_picture(image)
+        opened = open_image(image)
     except (ValueError, OSError) as error:
         raise ValueError(first_line(error).replace(path, "the photograph")) from None
     preview = Image.fromarray(to_uint8(opened.whole()))
@@ -164,7 +164,7 @@ def complete_file(
     """
     check_size(path)
     photo = load_image(path)
-    opened = open_picture(photo)
+    opened = open_image(photo)
     height, width = opened.rgb.shape[:2]
     by_alpha = mask is None and strokes is None
     hole = transparent_pixels(opened) if by_alpha else np.zeros((height, width), bool)
@@ -190,7 +190,7 @@ def complete_file(
     seconds = time.perf_counter() - begin
     suffix = SUFFIXES.get(_format_of(path), ".png") if keep_format else ".png"
     result = new_folder() / f"{Path(path).stem.removesuffix('_completed')}_completed{suffix}"
-    save_picture(completed, result)
+    save_image(completed, result)
     message = f"{width}×{height} pixels, hole {hole.mean():.1%}, {seconds:.2f} s on {pipe.device.type}"
     if not detail and out_of_reach(hole).any():
         message += ". The hole is larger than the network can see across, so its middle comes from a smaller copy"
@@ -203,7 +203,7 @@ def upright(path: str) -> str:
         if orientation_of(read_exif(image)) == 1 and image.format in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
             return path
     copy = new_folder() / "shown.png"
-    Image.fromarray(to_uint8(open_picture(path).whole())).save(copy, compress_level=1)
+    Image.fromarray(to_uint8(open_image(path).whole())).save(copy, compress_level=1)
     return str(copy)
 
 

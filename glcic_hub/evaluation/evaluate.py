@@ -26,12 +26,12 @@ from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.metrics import METRICS, Metric, hole_metrics
 from glcic_hub.evaluation.protocol import HOLES, Case, Protocol, case_opener, short_name
 from glcic_hub.files import first_line, printable, write_text, write_whole
-from glcic_hub.images.files import find_pictures
+from glcic_hub.images.files import find_images
 from glcic_hub.images.processing import to_uint8
 
 SETTINGS_FILE = "evaluation.json"
 PANEL_SIDE = 192
-"""Pixels a side, at most, of the pictures that are kept for the report."""
+"""Pixels a side, at most, of the images that are kept for the report."""
 
 HOLE_COLOUR = (128, 128, 128)
 
@@ -50,7 +50,7 @@ class Evaluation:
         records: One for each photograph that a method completed: `photograph` (name), `index`, `method`, `seconds`,
             and the metrics of `hole_metrics`. With the extra "perceptual" also what `perceptual.compare` gives:
             `efficientnet`, its distance, and the vectors of the original (`original_vectors`) and of the completed
-            picture (`completed_vectors`), as text.
+            image (`completed_vectors`), as text.
         failures: One for each that it did not: `photograph`, `index`, `method` (empty if the photograph or its mask
             cannot be used), and `error`.
     """
@@ -94,7 +94,7 @@ def evaluate(
         photographs: What to measure on.
         methods: What to measure.
         protocol: Which part of each photograph, and where its hole is.
-        output: A folder for the records, JSON lines, and for pictures; made if it does not exist. None keeps nothing.
+        output: A folder for the records, JSON lines, and for images; made if it does not exist. None keeps nothing.
         settings: What else tells one run from another, such as the models' names; JSON.
 
     Raises:
@@ -108,14 +108,14 @@ def evaluate(
     if output is not None:
         identity = _identity(photographs, methods, protocol, settings or {})
         if isinstance(photographs, Folder) and output.resolve().is_relative_to(photographs.folder.resolve()):
-            raise ValueError(f"{output} is in the photographs' folder, and its pictures would be among them")
+            raise ValueError(f"{output} is in the photographs' folder, and its images would be among them")
         if accelerator.is_main_process:
             _begin(output, identity)
             _drop_unfinished_lines(output)
         accelerator.wait_for_everyone()
         # The main process's view counts for all: another's may have changed by what the first have measured.
         (done,) = broadcast_object_list([_read_records(output)])
-        (output / "pictures").mkdir(exist_ok=True)
+        (output / "images").mkdir(exist_ok=True)
     have = {(record["index"], record["method"]) for record in done if "error" not in record}
     left = [index for index in range(len(photographs)) if any((index, name) not in have for name in methods)]
     try:
@@ -165,7 +165,7 @@ def evaluate(
 def _measure(
     open_case: Any, index: int, methods: Mapping[str, Method], output: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """The records of one photograph; its pictures are written before the last of them."""
+    """The records of one photograph; its images are written before the last of them."""
     try:
         case: Case = open_case(index)
     except Exception as error:  # of Pillow's plugins, and of whatever a dataset is read by
@@ -187,7 +187,7 @@ def _measure(
             records.append({"index": index, "method": name, "error": printable(first_line(error))})
         panels.append(completed)
     if output is not None:
-        _save_panels([*panels, case.image], output / "pictures" / f"{index}.jpg")
+        _save_panels([*panels, case.image], output / "images" / f"{index}.jpg")
     yield from records
 
 
@@ -208,7 +208,7 @@ def _compare(case: Case, completed: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def _save_panels(panels: Sequence[NDArray[np.uint8]], path: Path) -> None:
-    """Hole, completed pictures and original in a row, small."""
+    """Hole, completed images and original in a row, small."""
     height, width = panels[0].shape[:2]
     scale = min(1, PANEL_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -227,7 +227,7 @@ def _identity(
         "metrics": list(ALL_METRICS if perceptual.installed() else METRICS),
         "photographs": len(photographs),
         "files": _digest(photographs.paths) if isinstance(photographs, Folder) else "",
-        "masks": _digest(find_pictures(Path(protocol.holes))) if protocol.holes not in HOLES else "",
+        "masks": _digest(find_images(Path(protocol.holes))) if protocol.holes not in HOLES else "",
         **settings,
     }
     as_read: dict[str, Any] = json.loads(json.dumps(identity))

@@ -19,7 +19,7 @@ from glcic_hub.images.processing import to_uint8
 from glcic_hub.pipeline import GLCICPipeline
 
 Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[Any]]
-"""Takes a (H, W, 3) uint8 picture and a (H, W) mask of 0 and 1; gives the completed picture."""
+"""Takes a (H, W, 3) uint8 image and a (H, W) mask of 0 and 1; gives the completed image."""
 
 PATCH_RADIUS = 3
 """Of PatchMatch's patches, in pixels; the value of its package's examples."""

@@ -15,7 +15,7 @@ SSIM_WINDOW = 7
 
 
 MAX_PSNR = 100.0
-"""In dB, what equal pictures have: their error's logarithm is infinite, and no mean could be taken."""
+"""In dB, what equal images have: their error's logarithm is infinite, and no mean could be taken."""
 
 
 class Metric(NamedTuple):
@@ -36,9 +36,9 @@ METRICS = {
     "lightness": Metric("ΔL*", 2, 0),
     "a": Metric("Δa*", 2, 0),
     "b": Metric("Δb*", 2, 0),
-    "psnr_whole": Metric("PSNR of the picture, dB", 2, MAX_PSNR),
-    "ssim_whole": Metric("SSIM of the picture", 4, 1),
-    "l1_whole": Metric("L1 of the picture, %", 3, 0),
+    "psnr_whole": Metric("PSNR of the image, dB", 2, MAX_PSNR),
+    "ssim_whole": Metric("SSIM of the image", 4, 1),
+    "l1_whole": Metric("L1 of the image, %", 3, 0),
 }
 """Names of the metrics of `hole_metrics`."""
 
@@ -46,7 +46,7 @@ METRICS = {
 def hole_metrics(
     original: NDArray[np.uint8], completed: NDArray[np.uint8], mask: NDArray[np.uint8]
 ) -> dict[str, float]:
-    """Compares a completed picture with the original.
+    """Compares a completed image with the original.
 
     Args:
         original: (H, W, 3) uint8, at least 7 pixels high and wide.
@@ -64,15 +64,15 @@ def hole_metrics(
                 hole), less the original's, in levels of 255: above 0 an edge is seen, below 0 one is lost. 0 if the
                 hole has no edge.
             `lightness`, `a`, `b`: absolute difference of the hole's mean colour in CIE L*, a*, b*.
-        Over the picture, outside included: `psnr_whole`, `ssim_whole`, `l1_whole`.
+        Over the image, outside included: `psnr_whole`, `ssim_whole`, `l1_whole`.
     """
     hole = mask > 0
     # Windows and gradients at the hole's edge reach outside it, where only the original counts.
     filled = np.where(hole[..., None], completed, original)
-    a, b, whole = (picture.astype(np.float64) / 255 for picture in (original, filled, completed))
-    similarity, similarity_whole = (_similarity(a, picture) for picture in (b, whole))
-    gradients = [np.hypot(*np.gradient(picture.mean(axis=2)))[hole].mean() for picture in (a, b)]
-    means = [rgb2lab(picture[hole][None])[0].mean(axis=0) for picture in (a, b)]
+    a, b, whole = (image.astype(np.float64) / 255 for image in (original, filled, completed))
+    similarity, similarity_whole = (_similarity(a, image) for image in (b, whole))
+    gradients = [np.hypot(*np.gradient(image.mean(axis=2)))[hole].mean() for image in (a, b)]
+    means = [rgb2lab(image[hole][None])[0].mean(axis=0) for image in (a, b)]
     lightness, green_red, blue_yellow = np.abs(means[0] - means[1])
     return {
         "psnr": _psnr(np.square(a - b)[hole].mean()),
@@ -107,15 +107,15 @@ def _similarity(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def _inner(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Without the border where windows reach outside the picture, as scikit-image takes the mean."""
+    """Without the border where windows reach outside the image, as scikit-image takes the mean."""
     border = SSIM_WINDOW // 2
     return similarity[border:-border, border:-border]
 
 
-def _step(picture: NDArray[np.float64], hole: NDArray[np.bool_]) -> float:
+def _step(image: NDArray[np.float64], hole: NDArray[np.bool_]) -> float:
     """The mean absolute difference of neighbours of which one is in the hole."""
     steps = [
-        np.abs(np.diff(picture, axis=axis))[np.diff(hole.astype(np.int8), axis=axis) != 0].ravel() for axis in (0, 1)
+        np.abs(np.diff(image, axis=axis))[np.diff(hole.astype(np.int8), axis=axis) != 0].ravel() for axis in (0, 1)
     ]
     found = np.concatenate(steps)
     return float(found.mean()) if found.size else 0.0

@@ -66,10 +66,10 @@ def installed() -> bool:
 
 @torch.no_grad()
 def compare(original: NDArray[np.uint8], completed: NDArray[np.uint8], mask: NDArray[np.uint8]) -> Comparison:
-    """Compares a completed picture's hole with the original's by the features of EfficientNet-Lite0.
+    """Compares a completed image's hole with the original's by the features of EfficientNet-Lite0.
 
     The features of four stages are averaged over windows of 32×32 pixels. The distance is 1 less the cosine between
-    the original's and the completed picture's, averaged over stages, and over windows by their share of the hole.
+    the original's and the completed image's, averaged over stages, and over windows by their share of the hole.
 
     Args:
         original: (H, W, 3) uint8.
@@ -83,7 +83,7 @@ def compare(original: NDArray[np.uint8], completed: NDArray[np.uint8], mask: NDA
     box = _around(hole)
     filled = np.where(hole[..., None], completed, original)
     with _one_thread():
-        features = _features(np.stack([_whole_windows(picture[box]) for picture in (original, filled)]))
+        features = _features(np.stack([_whole_windows(image[box]) for image in (original, filled)]))
     share = torch.from_numpy(_whole_windows(hole[box], mode="constant").astype(np.float32))[None]  # (1, H, W)
 
     weights = F.avg_pool2d(share, WINDOW)[0]  # (windows down, windows across)
@@ -129,15 +129,15 @@ def from_text(text: str) -> NDArray[np.float16]:
 
 
 def _around(hole: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Finds the hole's box, and a window on each side of it, where the picture has one."""
+    """Finds the hole's box, and a window on each side of it, where the image has one."""
     ends = [np.flatnonzero(hole.any(axis=axis))[[0, -1]] for axis in (1, 0)]
     rows, columns = (slice(max(0, first - WINDOW), last + 1 + WINDOW) for first, last in ends)
     return rows, columns
 
 
-def _whole_windows(picture: NDArray[Any], mode: Any = "edge") -> NDArray[Any]:
+def _whole_windows(image: NDArray[Any], mode: Any = "edge") -> NDArray[Any]:
     """Pads below and to the right to whole windows, which the network's own padding expects, too."""
-    return np.pad(picture, [(0, -side % WINDOW) for side in picture.shape[:2]] + [(0, 0)] * (picture.ndim - 2), mode)
+    return np.pad(image, [(0, -side % WINDOW) for side in image.shape[:2]] + [(0, 0)] * (image.ndim - 2), mode)
 
 
 @contextmanager
@@ -151,10 +151,10 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _features(pictures: NDArray[np.uint8]) -> dict[int, Tensor]:
-    """Runs (N, H, W, 3) pictures through the network, and gives the output of each of `STAGES`, (N, C, h, w)."""
+def _features(images: NDArray[np.uint8]) -> dict[int, Tensor]:
+    """Runs (N, H, W, 3) images through the network, and gives the output of each of `STAGES`, (N, C, h, w)."""
     network = _network()
-    values = (torch.from_numpy(pictures).permute(0, 3, 1, 2).float() - 127) / 128  # as EfficientNet-Lite is trained
+    values = (torch.from_numpy(images).permute(0, 3, 1, 2).float() - 127) / 128  # as EfficientNet-Lite is trained
     values = network._swish(network._bn0(network._conv_stem(values)))
     found = {}
     for number, block in enumerate(network._blocks):

@@ -15,7 +15,7 @@ from glcic_hub.data.photographs import Folder, Photograph, file_of
 from glcic_hub.evaluation.metrics import SSIM_WINDOW
 from glcic_hub.images.files import READ_FORMATS, masks_by_name
 from glcic_hub.images.masks import Rectangle, open_mask, random_rectangle, random_strokes
-from glcic_hub.images.processing import open_picture, to_uint8
+from glcic_hub.images.processing import open_image, to_uint8
 
 HOLES = ("rectangles", "centre", "strokes")
 
@@ -60,7 +60,7 @@ class Protocol:
         if self.size < least or self.seed < 0:
             raise ValueError(f"size must be at least {least} and seed at least 0, not {self.size} and {self.seed}")
         if self.holes == "rectangles" and not 1 <= self.hole_size[0] <= self.hole_size[1] <= self.size:
-            raise ValueError(f"a hole of {list(self.hole_size)} pixels does not fit a picture of {self.size}")
+            raise ValueError(f"a hole of {list(self.hole_size)} pixels does not fit an image of {self.size}")
         if self.holes not in HOLES and not Path(self.holes).is_dir():
             raise FileNotFoundError(
                 f"holes are {', '.join(HOLES)}, or a folder of masks; there is no folder {self.holes}"
@@ -134,6 +134,6 @@ def centre_square(photograph: Photograph, size: int, *, fit: bool = False) -> ND
 
 def _whole(photograph: Photograph) -> NDArray[np.uint8]:
     if isinstance(photograph.file, Path):
-        return to_uint8(open_picture(photograph.file).whole())
+        return to_uint8(open_image(photograph.file).whole())
     with Image.open(file_of(photograph), formats=READ_FORMATS) as image:
-        return to_uint8(open_picture(image).whole())
+        return to_uint8(open_image(image).whole())

@@ -106,7 +106,7 @@ def as_markdown(evaluation: Evaluation) -> str:
         "photographs.",
         "In the hole:",
         _table(figures, (*(metric for metric in IN_HOLE if metric in measured), "seconds")),
-        "Over the picture:",
+        "Over the image:",
         _table(figures, WHOLE),
     ]
     if distances := frechet(evaluation):
@@ -166,15 +166,15 @@ def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
     metrics = (*(metric for metric in (*IN_HOLE, *WHOLE) if metric in measured), "seconds")
     distances = frechet(evaluation)
     values = {method: {metric: evaluation.values(method, metric) for metric in measured} for method in figures}
-    pictures = []
+    images = []
     names = {record["index"]: record["photograph"] for record in evaluation.records}
     for index in values[evaluation.methods[0]]["psnr"]:
         scores = {method: {m: _plain(values[method][m][index]) for m in measured} for method in figures}
-        strip = (output / "pictures" / f"{index}.jpg").read_bytes()
-        pictures.append({"name": names[index], "scores": scores, "strip": base64.b64encode(strip).decode()})
+        strip = (output / "images" / f"{index}.jpg").read_bytes()
+        images.append({"name": names[index], "scores": scores, "strip": base64.b64encode(strip).decode()})
     page = PAGES.get_template("report.html").render(
         title=title,
-        summary=f"{len(pictures)} photographs; {evaluation.protocol.describe()}",
+        summary=f"{len(images)} photographs; {evaluation.protocol.describe()}",
         heads=[*(_label(metric) for metric in metrics), *(["Fréchet distance"] if distances else [])],
         rows=[
             (
@@ -188,7 +188,7 @@ def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
         methods=list(evaluation.methods),
         metrics=[(name, metric.label, metric.best) for name, metric in measured.items()],
         failures=[_failure(failure) for failure in evaluation.failures],
-        pictures=pictures,
+        images=images,
     )
     write_text(output / "report.html", page)
     write_text(output / "results.md", as_markdown(evaluation))

@@ -70,9 +70,9 @@ def benchmark(
         output: An existing folder.
         width: Base width of the network.
         device: Where to compute; None takes a CUDA GPU if there is one.
-        sizes: Sides of the pictures in pixels, all larger than the hole's 128.
-        hole_sizes: Sides of the holes in pixels, in a picture of four times the largest side.
-        full_frame_up_to: The largest side of which the whole picture goes through the network; it takes minutes above.
+        sizes: Sides of the images in pixels, all larger than the hole's 128.
+        hole_sizes: Sides of the holes in pixels, in an image of four times the largest side.
+        full_frame_up_to: The largest side of which the whole image goes through the network; it takes minutes above.
         runs: Of each kind.
         compile: Also measure the compiled network.
 
@@ -95,20 +95,20 @@ def benchmark(
         raise ValueError(f"sizes must be larger than the hole's {HOLE} pixels, not {min(sizes)}")
     networks = _Networks(width, open_device(device), compile)
     text = [_machine(networks)]
-    rows = list(_by_picture_size(networks, sizes, full_frame_up_to, runs))
-    text += [f"A {HOLE}x{HOLE} hole in the middle; seconds. cv2.inpaint gets the whole picture, too", _table(rows)]
+    rows = list(_by_image_size(networks, sizes, full_frame_up_to, runs))
+    text += [f"A {HOLE}x{HOLE} hole in the middle; seconds. cv2.inpaint gets the whole image, too", _table(rows)]
     text += ["Ratios of these", _table([_ratios(networks, row) for row in rows if "plain" in row])]
     holes = list(_by_hole_size(networks, hole_sizes, runs))
-    text += [f"A picture of {4 * max(hole_sizes)}x{4 * max(hole_sizes)} pixels; seconds", _table(holes)]
+    text += [f"An image of {4 * max(hole_sizes)}x{4 * max(hole_sizes)} pixels; seconds", _table(holes)]
     others = list(_next_to_others(networks, min(sizes), runs))
     text += [f"What one might use instead, {min(sizes)}x{min(sizes)} pixels, a {HOLE}x{HOLE} hole", _table(others)]
-    heading = f"Eight pictures of {min(sizes)}x{min(sizes)} pixels, a 32x32 hole in the same place; seconds"
+    heading = f"Eight images of {min(sizes)}x{min(sizes)} pixels, a 32x32 hole in the same place; seconds"
     text += [heading, _table([_lists(networks, min(sizes), runs)])]
     rows_of_overhead = [_overhead(networks, size, runs) for size in sorted(sizes)[-4:]]
     text += ["The network's part, seconds, and all else, nanoseconds a pixel", _table(rows_of_overhead)]
     if networks.device.type == "cuda" or sys.platform == "linux":
         memory = list(_memory(networks, sizes, full_frame_up_to))
-        text += ["Peak memory above the picture and its mask, MiB", _table(memory)]
+        text += ["Peak memory above the image and its mask, MiB", _table(memory)]
     tables = "\n\n".join(text) + "\n"
     write_text(output / "benchmark.md", tables)
     write_whole(output / "benchmark.svg", partial(_plot, rows, holes))
@@ -141,7 +141,7 @@ class _Networks:
         return folded
 
     def whole(self, rgb: NDArray[np.uint8], hole: NDArray[np.bool_]) -> dict[str, Work]:
-        """The whole picture through the network, as trained in float32, and folded in each dtype."""
+        """The whole image through the network, as trained in float32, and folded in each dtype."""
         kinds: dict[str, Work] = {"plain": partial(_whole, self.plain, rgb, hole)}
         return kinds | {
             f"whole {_name(dtype)}": partial(_whole, self.folded(dtype), rgb, hole) for dtype in self.dtypes
@@ -166,21 +166,21 @@ def measure(kinds: Mapping[str, Work], runs: int) -> dict[str, float]:
     return {name: median(values[1:]) for name, values in seconds.items()}
 
 
-def _by_picture_size(networks: _Networks, sizes: Sequence[int], full_frame_up_to: int, runs: int) -> Iterator[Row]:
+def _by_image_size(networks: _Networks, sizes: Sequence[int], full_frame_up_to: int, runs: int) -> Iterator[Row]:
     for size in sizes:
-        rgb, hole = _picture(size)
+        rgb, hole = _image(size)
         kinds = networks.whole(rgb, hole) if size <= full_frame_up_to else {}
-        yield {"picture": f"{size}²"} | measure(kinds | networks.regions(rgb, hole) | _others(OPENCV, rgb, hole), runs)
+        yield {"image": f"{size}²"} | measure(kinds | networks.regions(rgb, hole) | _others(OPENCV, rgb, hole), runs)
 
 
 def _ratios(networks: _Networks, row: Row) -> Row:
-    size = int(str(row["picture"])[:-1])
-    _, hole = _picture(size)
+    size = int(str(row["image"])[:-1])
+    _, hole = _image(size)
     cost = {
         "whole": multiply_adds(Box(0, 0, size, size), size, size, networks.width),
         "region": sum(multiply_adds(box, size, size, networks.width) for box in tile(hole)),
     }
-    ratios: Row = {"picture": row["picture"]}
+    ratios: Row = {"image": row["image"]}
     for dtype in networks.dtypes:
         name = _name(dtype)
         region = float(row[f"region {name}"])
@@ -194,12 +194,12 @@ def _ratios(networks: _Networks, row: Row) -> Row:
 
 def _by_hole_size(networks: _Networks, hole_sizes: Sequence[int], runs: int) -> Iterator[Row]:
     for side in hole_sizes:
-        rgb, hole = _picture(4 * max(hole_sizes), side)
+        rgb, hole = _image(4 * max(hole_sizes), side)
         yield {"hole": f"{side}²"} | measure(networks.regions(rgb, hole) | _others(OPENCV, rgb, hole), runs)
 
 
 def _next_to_others(networks: _Networks, size: int, runs: int) -> Iterator[Row]:
-    rgb, hole = _picture(size)
+    rgb, hole = _image(size)
     name, completer = next(reversed(networks.completers.items()))
     kinds: dict[str, Work] = {
         name: partial(completer.complete, [(rgb, hole)]),
@@ -212,7 +212,7 @@ def _next_to_others(networks: _Networks, size: int, runs: int) -> Iterator[Row]:
 
 
 def _lists(networks: _Networks, size: int, runs: int) -> Row:
-    sources = [_picture(size, 32)] * 8
+    sources = [_image(size, 32)] * 8
     complete = networks.fastest.complete
     return dict(
         measure(
@@ -229,17 +229,17 @@ def _overhead(networks: _Networks, size: int, runs: int) -> Row:
     """Measures the time that the pipeline adds to the network's on the same region."""
     config = GLCICConfig(width=networks.width, mean_pixel=(0.5, 0.5, 0.5), image_size=256, patch_size=128)
     pipe = GLCICPipeline(config, networks.plain, device=networks.device, dtype=networks.dtypes[-1])
-    rgb, hole = _picture(size)
-    picture, mask = Image.fromarray(rgb), Image.fromarray(hole)
+    rgb, hole = _image(size)
+    image, mask = Image.fromarray(rgb), Image.fromarray(hole)
     seconds = measure(
         {
             "network": partial(networks.fastest.fill, [((rgb, hole), box) for box in tile(hole)]),
             "NumPy array": partial(pipe, rgb, hole, detail="none"),
-            "PIL image": partial(pipe, picture, mask, detail="none"),
+            "PIL image": partial(pipe, image, mask, detail="none"),
         },
         runs,
     )
-    row: Row = {"picture": f"{size}²", "network": seconds["network"]}
+    row: Row = {"image": f"{size}²", "network": seconds["network"]}
     for kind in ("NumPy array", "PIL image"):
         row[kind] = f"{(seconds[kind] - seconds['network']) / size**2 * 1e9:.1f}"
     return row
@@ -248,7 +248,7 @@ def _overhead(networks: _Networks, size: int, runs: int) -> Row:
 def _memory(networks: _Networks, sizes: Sequence[int], full_frame_up_to: int) -> Iterator[Row]:
     """Of a process of its own for each figure; on a GPU, of its memory."""
     for size in sizes:
-        row: Row = {"picture": f"{size}²"}
+        row: Row = {"image": f"{size}²"}
         for kind, holes in (("region", 1), ("region", HOLES), ("whole", 1)):
             if (kind == "whole" and size > full_frame_up_to) or size < holes * HOLE // 2:
                 continue
@@ -264,7 +264,7 @@ def _peak(kind: str, size: int, holes: int, width: int, device: torch.device) ->
     config = GLCICConfig(width=width, mean_pixel=(0.5, 0.5, 0.5), image_size=256, patch_size=128)
     pipe = GLCICPipeline(config, network, device=device)
     folded = fold_batch_norm(network).to(pipe.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rgb, hole = _picture(size)
+    rgb, hole = _image(size)
     if holes > 1:
         hole[:] = False
         lefts = np.linspace(0, size - HOLE, holes // 2).astype(int)
@@ -293,7 +293,7 @@ def _others(names: Iterable[str], rgb: NDArray[np.uint8], hole: NDArray[np.bool_
     return {name: partial(FILLS[name], rgb, mask) for name in names}
 
 
-def _picture(size: int, hole_size: int = HOLE) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def _image(size: int, hole_size: int = HOLE) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """A photograph enlarged to a square, and a hole in its middle."""
     photograph = np.asarray(getattr(data, "astronaut")())  # noqa: B009, the stubs do not know it
     rgb = cv2.resize(photograph, (size, size), interpolation=cv2.INTER_CUBIC)
@@ -305,7 +305,7 @@ def _picture(size: int, hole_size: int = HOLE) -> tuple[NDArray[np.uint8], NDArr
 
 @torch.inference_mode()
 def _whole(network: CompletionNetwork, rgb: NDArray[np.uint8], hole: NDArray[np.bool_]) -> torch.Tensor:
-    """The whole picture through the network, as the paper does it."""
+    """The whole image through the network, as the paper does it."""
     weight = next(network.parameters())
     image = torch.from_numpy(to_unit(rgb)).permute(2, 0, 1)[None].to(weight.device, weight.dtype)
     mask = torch.from_numpy(hole)[None, None].to(weight.device, weight.dtype)
@@ -351,12 +351,12 @@ def _table(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _plot(by_picture: Sequence[Row], by_hole: Sequence[Row], path: Path) -> None:
+def _plot(by_image: Sequence[Row], by_hole: Sequence[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for panel, rows, varied in zip(panels, (by_picture, by_hole), ("picture", "hole"), strict=True):
+    for panel, rows, varied in zip(panels, (by_image, by_hole), ("image", "hole"), strict=True):
         for name in dict.fromkeys(name for row in rows for name in row if name != varied):
             points = [(int(str(row[varied])[:-1]), row[name]) for row in rows if name in row]
             panel.plot(*zip(*points, strict=True), "o-", label=name)

@@ -1,4 +1,4 @@
-"""The user study (sec. 4.6, fig. 11): raters see one picture at a time, and say whether it is real or completed."""
+"""The user study (sec. 4.6, fig. 11): raters see one image at a time, and say whether it is real or completed."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ MAX_NAME = 60
 
 SCHEMA = """
 CREATE TABLE settings (count INTEGER NOT NULL, description TEXT NOT NULL);
-CREATE TABLE pictures (
+CREATE TABLE images (
     token TEXT PRIMARY KEY, photograph INTEGER NOT NULL, name TEXT NOT NULL, kind TEXT NOT NULL,
     UNIQUE (photograph, kind)
 );
 CREATE TABLE raters (token TEXT PRIMARY KEY, name TEXT NOT NULL, begun REAL NOT NULL);
 CREATE TABLE trials (
-    rater TEXT NOT NULL REFERENCES raters, place INTEGER NOT NULL, picture TEXT NOT NULL REFERENCES pictures,
+    rater TEXT NOT NULL REFERENCES raters, place INTEGER NOT NULL, image TEXT NOT NULL REFERENCES images,
     shown REAL, answer TEXT CHECK (answer IN ('real', 'completed')), answered REAL,
-    PRIMARY KEY (rater, place), UNIQUE (rater, picture)
+    PRIMARY KEY (rater, place), UNIQUE (rater, image)
 );
 """
 
@@ -45,7 +45,7 @@ CREATE TABLE trials (
 class Trial(NamedTuple):
     """The next image for a rater."""
 
-    picture: str
+    image: str
     """Its token, which says nothing of what it is."""
     place: int
     """Number of answers that the rater has given."""
@@ -60,16 +60,16 @@ def prepare_study(
     protocol: Protocol,
     count: int = 100,
 ) -> list[str]:
-    """Completes photographs by each method, and makes the study's folder: pictures, and an SQLite database.
+    """Completes photographs by each method, and makes the study's folder: images, and an SQLite database.
 
-    All pictures are PNG files of one size and encoder, under names that say nothing.
+    All images are PNG files of one size and encoder, under names that say nothing.
 
     Args:
         folder: A new one.
         photographs: Those of which each rater sees some, each once: as it is, or completed by one of the methods.
         methods: Names and methods.
         protocol: Which part of each photograph, and where its hole is.
-        count: How many pictures a rater sees at most; half of them real.
+        count: How many images a rater sees at most; half of them real.
 
     Returns:
         What could not be used, a line each.
@@ -80,7 +80,7 @@ def prepare_study(
         OSError: The folder cannot be written.
     """
     if not methods or count < 2:
-        raise ValueError(f"a study takes a method and at least 2 pictures a rater, not {len(methods)} and {count}")
+        raise ValueError(f"a study takes a method and at least 2 images a rater, not {len(methods)} and {count}")
     if REAL in methods:
         raise ValueError(f"a method cannot be called {REAL}, as the photographs are; rename the model's folder")
     check_new(folder)
@@ -90,7 +90,7 @@ def prepare_study(
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        (temporary / "pictures").mkdir()
+        (temporary / "images").mkdir()
         for index in tqdm(range(len(photographs)), unit="photograph"):
             name = printable(photographs[index].name)  # SQLite takes Unicode alone
             try:
@@ -99,15 +99,15 @@ def prepare_study(
                 for key, method in methods.items():
                     completed = to_uint8(method(case.image, case.mask))
                     if completed.shape != case.image.shape:
-                        raise ValueError(f"{key} made a picture of another size")
-                    # A change outside the hole, as by a codec, would tell completed pictures from real ones.
+                        raise ValueError(f"{key} made an image of another size")
+                    # A change outside the hole, as by a codec, would tell completed images from real ones.
                     kinds[key] = np.where(case.mask[..., None] > 0, completed, case.image)
             except Exception as error:  # whatever a method of others raises
                 failures.append(f"{name}: {first_line(error)}")
                 continue
-            for kind, picture in kinds.items():
+            for kind, image in kinds.items():
                 token = secrets.token_hex(12)
-                Image.fromarray(np.ascontiguousarray(picture)).save(temporary / "pictures" / f"{token}.png")
+                Image.fromarray(np.ascontiguousarray(image)).save(temporary / "images" / f"{token}.png")
                 rows.append((token, index, name, kind))
         usable = len({row[1] for row in rows})
         if usable < 2:
@@ -115,7 +115,7 @@ def prepare_study(
         with closing(sqlite3.connect(temporary / DATABASE_FILE)) as database, database:
             database.executescript(SCHEMA)
             database.execute("INSERT INTO settings VALUES (?, ?)", (min(count, usable), protocol.describe()))
-            database.executemany("INSERT INTO pictures VALUES (?, ?, ?, ?)", rows)
+            database.executemany("INSERT INTO images VALUES (?, ?, ?, ?)", rows)
         temporary.chmod(0o755)
         temporary.rename(folder)
     except BaseException as error:
@@ -163,7 +163,7 @@ class Study:
             raise OSError(f"cannot use {self.file}: {first_line(error)}") from None
 
     def add_rater(self, name: str) -> str:
-        """Draws a rater's pictures: each photograph at most once, half real, the methods alike often, in random order.
+        """Draws a rater's images: each photograph at most once, half real, the methods alike often, in random order.
 
         Returns:
             The rater's token.
@@ -173,16 +173,16 @@ class Study:
         with self._database() as database:
             database.execute("BEGIN IMMEDIATE")  # two raters at once would see the same counts
             (count,) = database.execute("SELECT count FROM settings").fetchone()
-            pictures = {
+            images = {
                 (photograph, kind): token
-                for token, photograph, kind in database.execute("SELECT token, photograph, kind FROM pictures")
+                for token, photograph, kind in database.execute("SELECT token, photograph, kind FROM images")
             }
             used = dict(
                 database.execute(
-                    "SELECT kind, count(*) FROM trials JOIN pictures ON token = picture GROUP BY kind"
+                    "SELECT kind, count(*) FROM trials JOIN images ON token = image GROUP BY kind"
                 ).fetchall()
             )
-            methods = sorted({kind for _, kind in pictures if kind != REAL})
+            methods = sorted({kind for _, kind in images if kind != REAL})
             random.shuffle(methods)
             methods.sort(key=lambda method: used.get(method, 0))  # what was seen less often has the odd one
             completed = count // 2
@@ -190,26 +190,26 @@ class Study:
             random.shuffle(kinds)
             shown = dict(
                 database.execute(
-                    "SELECT photograph, count(*) FROM trials JOIN pictures ON token = picture GROUP BY photograph"
+                    "SELECT photograph, count(*) FROM trials JOIN images ON token = image GROUP BY photograph"
                 ).fetchall()
             )
             # Those that were seen least, so that votes gather on all alike; which of them, and their order, is random.
-            candidates = random.permutation(sorted({photograph for photograph, _ in pictures})).tolist()
+            candidates = random.permutation(sorted({photograph for photograph, _ in images})).tolist()
             chosen = sorted(candidates, key=lambda photograph: shown.get(photograph, 0))[:count]
             random.shuffle(chosen)
             printable = "".join(letter for letter in name if letter.isprintable()).strip()[:MAX_NAME]
             database.execute("INSERT INTO raters VALUES (?, ?, ?)", (rater, printable, time.time()))
             database.executemany(
-                "INSERT INTO trials (rater, place, picture) VALUES (?, ?, ?)",
+                "INSERT INTO trials (rater, place, image) VALUES (?, ?, ?)",
                 [
-                    (rater, place, pictures[photograph, kind])
+                    (rater, place, images[photograph, kind])
                     for place, (photograph, kind) in enumerate(zip(chosen, kinds, strict=True))
                 ],
             )
         return rater
 
     def next_trial(self, rater: str) -> Trial | None:
-        """The picture that a rater has not answered yet; None after the last.
+        """The image that a rater has not answered yet; None after the last.
 
         Raises:
             KeyError: No such rater.
@@ -222,52 +222,52 @@ class Study:
                 raise KeyError(rater)
             if answered == count:
                 return None
-            place, picture = database.execute(
-                "SELECT place, picture FROM trials WHERE rater = ? AND answer IS NULL ORDER BY place LIMIT 1", (rater,)
+            place, image = database.execute(
+                "SELECT place, image FROM trials WHERE rater = ? AND answer IS NULL ORDER BY place LIMIT 1", (rater,)
             ).fetchone()
             database.execute(
                 "UPDATE trials SET shown = coalesce(shown, ?) WHERE rater = ? AND place = ?",
                 (time.time(), rater, place),
             )
-            return Trial(picture, answered, count)
+            return Trial(image, answered, count)
 
-    def vote(self, rater: str, picture: str, answer: str) -> None:
+    def vote(self, rater: str, image: str, answer: str) -> None:
         """Keeps a rater's answer; the first one counts.
 
         Raises:
-            KeyError: The rater was not shown this picture.
+            KeyError: The rater was not shown this image.
             ValueError: No such answer.
         """
         if answer not in ANSWERS:
             raise ValueError(f"the answer is {' or '.join(ANSWERS)}, not {answer}")
         with self._database() as database:
             known = database.execute(
-                "SELECT count(*) FROM trials WHERE rater = ? AND picture = ? AND shown IS NOT NULL", (rater, picture)
+                "SELECT count(*) FROM trials WHERE rater = ? AND image = ? AND shown IS NOT NULL", (rater, image)
             ).fetchone()[0]
             if not known:
-                raise KeyError(picture)
+                raise KeyError(image)
             database.execute(
-                "UPDATE trials SET answer = ?, answered = ? WHERE rater = ? AND picture = ? AND answer IS NULL",
-                (answer, time.time(), rater, picture),
+                "UPDATE trials SET answer = ?, answered = ? WHERE rater = ? AND image = ? AND answer IS NULL",
+                (answer, time.time(), rater, image),
             )
 
-    def picture(self, token: str) -> Path:
-        """The file of a picture.
+    def image(self, token: str) -> Path:
+        """The file of an image.
 
         Raises:
             KeyError: There is none of that token.
         """
         with self._database() as database:
-            if database.execute("SELECT 1 FROM pictures WHERE token = ?", (token,)).fetchone() is None:
+            if database.execute("SELECT 1 FROM images WHERE token = ?", (token,)).fetchone() is None:
                 raise KeyError(token)
-        return self.folder / "pictures" / f"{token}.png"
+        return self.folder / "images" / f"{token}.png"
 
     def votes(self) -> list[tuple[str, str, str, str, str]]:
-        """All answers: rater's token and name, kind of picture, picture's token, answer."""
+        """All answers: rater's token and name, kind of image, image's token, answer."""
         with self._database() as database:
             return database.execute(
-                "SELECT rater, raters.name, kind, picture, answer FROM trials JOIN raters ON raters.token = rater "
-                "JOIN pictures ON pictures.token = picture WHERE answer IS NOT NULL ORDER BY begun, place"
+                "SELECT rater, raters.name, kind, image, answer FROM trials JOIN raters ON raters.token = rater "
+                "JOIN images ON images.token = image WHERE answer IS NOT NULL ORDER BY begun, place"
             ).fetchall()
 
     def description(self) -> str:
@@ -278,5 +278,5 @@ class Study:
     def kinds(self) -> list[str]:
         """`real`, then the methods."""
         with self._database() as database:
-            found = [row[0] for row in database.execute("SELECT kind FROM pictures GROUP BY kind ORDER BY min(rowid)")]
+            found = [row[0] for row in database.execute("SELECT kind FROM images GROUP BY kind ORDER BY min(rowid)")]
         return [REAL, *(kind for kind in found if kind != REAL)]

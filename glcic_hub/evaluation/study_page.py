@@ -49,28 +49,28 @@ def make_app(study: Study) -> Any:
             trial = study.next_trial(rater)
         except KeyError:
             raise HTTPException(404, "there is no such rater") from None
-        return JSONResponse(trial._asdict() if trial else {"picture": None})
+        return JSONResponse(trial._asdict() if trial else {"image": None})
 
     def show_next(request: Request) -> Response:
         return following(request.path_params["rater"])
 
     async def vote(request: Request) -> Response:
-        picture, answer = await entries(request, "picture", "answer")
+        image, answer = await entries(request, "image", "answer")
         rater = request.path_params["rater"]
         try:
-            await run_in_threadpool(study.vote, rater, picture, answer)
+            await run_in_threadpool(study.vote, rater, image, answer)
         except KeyError:
-            raise HTTPException(404, "this rater was not shown this picture") from None
+            raise HTTPException(404, "this rater was not shown this image") from None
         except ValueError as error:
             raise HTTPException(400, str(error)) from None
         return await run_in_threadpool(following, rater)
 
-    def picture(request: Request) -> Response:
+    def image(request: Request) -> Response:
         try:
-            content = study.picture(request.path_params["token"]).read_bytes()
+            content = study.image(request.path_params["token"]).read_bytes()
         except KeyError:
-            raise HTTPException(404, "there is no such picture") from None
-        # No name and no date: nothing but the content tells pictures apart.
+            raise HTTPException(404, "there is no such image") from None
+        # No name and no date: nothing but the content tells images apart.
         return Response(content, media_type="image/png", headers={"Cache-Control": "no-store"})
 
     def unavailable(_: Request, error: Exception) -> Response:
@@ -83,6 +83,6 @@ def make_app(study: Study) -> Any:
             Route("/raters", begin, methods=["POST"]),
             Route("/raters/{rater}", show_next),
             Route("/raters/{rater}/votes", vote, methods=["POST"]),
-            Route("/pictures/{token}", picture),
+            Route("/images/{token}", image),
         ],
     )

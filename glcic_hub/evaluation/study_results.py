@@ -19,7 +19,7 @@ LEAST_FOR_REMARK = 6
 """Equal answers by which a rater stands out; by chance half the raters' first two are."""
 
 LEAST_TO_FOOL_NOBODY = 3
-"""Votes that a completed picture must have had."""
+"""Votes that a completed image must have had."""
 
 
 class Share(NamedTuple):
@@ -71,7 +71,7 @@ class Results(NamedTuple):
     kinds: dict[str, Share]
     raters: list[RaterShares]
     fooled_nobody: list[tuple[str, str, int]]
-    """Of the completed pictures with at least 3 votes those that nobody called real: method, token, votes; most votes
+    """Of the completed images with at least 3 votes those that nobody called real: method, token, votes; most votes
     first."""
     judged: int
     """Counts the completed images by their number of votes."""
@@ -89,12 +89,12 @@ def results(study: Study) -> Results:
         own = [row for row in votes if row[0] == rater]
         real, completed = ([row for row in own if (row[2] == REAL) is is_real] for is_real in (True, False))
         raters.append(RaterShares(own[0][1] or "without a name", share(real), share(completed)))
-    of_picture: dict[str, list[tuple[str, ...]]] = {}
+    of_image: dict[str, list[tuple[str, ...]]] = {}
     for row in votes:
         if row[2] != REAL:
-            of_picture.setdefault(row[3], []).append(row)
-    judged = {picture: rows for picture, rows in of_picture.items() if len(rows) >= LEAST_TO_FOOL_NOBODY}
-    fooled_nobody = [(rows[0][2], picture, len(rows)) for picture, rows in judged.items() if not share(rows).real]
+            of_image.setdefault(row[3], []).append(row)
+    judged = {image: rows for image, rows in of_image.items() if len(rows) >= LEAST_TO_FOOL_NOBODY}
+    fooled_nobody = [(rows[0][2], image, len(rows)) for image, rows in judged.items() if not share(rows).real]
     fooled_nobody.sort(key=lambda row: -row[2])
     kinds = {kind: share([row for row in votes if row[2] == kind]) for kind in study.kinds()}
     if len(kinds) > 2:
@@ -103,11 +103,11 @@ def results(study: Study) -> Results:
 
 
 def results_as_markdown(study: Study, found: Results) -> str:
-    """The tables: called real, by kind of picture and by rater."""
+    """The tables: called real, by kind of image and by rater."""
     lines = [
         f"Called real; {study.description()}. In brackets: Wilson's 95 % intervals, as if all votes were independent.",
         "",
-        "| pictures | called real |",
+        "| images | called real |",
         "|---|---|",
         *(f"| {kind} | {share.show()} |" for kind, share in found.kinds.items()),
         "",
@@ -118,14 +118,14 @@ def results_as_markdown(study: Study, found: Results) -> str:
             for row in found.raters
         ),
         "",
-        f"Of {found.judged} completed pictures with at least {LEAST_TO_FOOL_NOBODY} votes "
+        f"Of {found.judged} completed images with at least {LEAST_TO_FOOL_NOBODY} votes "
         f"{len(found.fooled_nobody)} fooled nobody.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def write_results(study: Study, found: Results) -> None:
-    """Writes `results.md` and `results.html`, with plot and the pictures that fooled nobody, into the study's folder.
+    """Writes `results.md` and `results.html`, with plot and the images that fooled nobody, into the study's folder.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
@@ -139,7 +139,7 @@ def write_results(study: Study, found: Results) -> None:
         judged=found.judged,
         least=LEAST_TO_FOOL_NOBODY,
         fooled_nobody=[
-            (kind, votes, base64.b64encode(study.picture(token).read_bytes()).decode())
+            (kind, votes, base64.b64encode(study.image(token).read_bytes()).decode())
             for kind, token, votes in found.fooled_nobody
         ],
     )
@@ -149,7 +149,7 @@ def write_results(study: Study, found: Results) -> None:
 
 
 def _plot(found: Results) -> str:
-    """Shares called real: of each kind of picture; of each rater's completed ones (dots) and real ones (rings)."""
+    """Shares called real: of each kind of image; of each rater's completed ones (dots) and real ones (rings)."""
     from matplotlib.figure import Figure
 
     rows: list[tuple[str, Share, Share | None]] = [(kind, share, None) for kind, share in found.kinds.items()]

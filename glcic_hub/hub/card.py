@@ -1,4 +1,4 @@
-"""The card of a model on the Hub, and the picture in it."""
+"""The card of a model on the Hub, and the image in it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from PIL import Image
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import write_text
 from glcic_hub.hub.export import OPSET
-from glcic_hub.images.files import save_picture
+from glcic_hub.images.files import save_image
 from glcic_hub.networks import CompletionNetwork
 
 CARD_FILE = "README.md"
-CARD_PICTURE = "before-after.jpg"
+CARD_IMAGE = "before-after.jpg"
 UNNAMED = "path/of/this/folder"
 """Stands in a card for the model's name, as long as it has none."""
 
@@ -40,7 +40,7 @@ def write_card(folder: Path, config: GLCICConfig, image: Image.Image, name: str 
     Raises:
         OSError: They cannot be written.
     """
-    save_picture(image, folder / CARD_PICTURE, overwrite=True)
+    save_image(image, folder / CARD_IMAGE, overwrite=True)
     text = f"---\n{card_data(config, name).to_yaml()}\n---\n\n{_body(config, name)}"
     write_text(folder / CARD_FILE, text)
 
@@ -95,7 +95,7 @@ def _body(config: GLCICConfig, name: str) -> str:
     template = resources.files("glcic_hub.hub") / "model_card_template.md"
     return Template(template.read_text(encoding="utf-8")).substitute(
         name=f'"{name}"' if name else "",
-        picture=CARD_PICTURE,
+        image=CARD_IMAGE,
         title=training.get("title", "Image completion, trained with glcic-hub"),
         width=config.width,
         opset=OPSET,

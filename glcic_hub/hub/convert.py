@@ -268,7 +268,7 @@ def _tensors_of(number: int, layer: _Layer) -> dict[str, Tensor]:
 
 def _config_of(first: Any, mean_pixel: Any, source: Path, order: Order, about: Mapping[str, Any]) -> GLCICConfig:
     if len(first.shape) != 4 or first.shape[1] != 4:
-        raise ValueError(f"{source}: its first convolution, {tuple(first.shape)}, does not take picture and mask")
+        raise ValueError(f"{source}: its first convolution, {tuple(first.shape)}, does not take image and mask")
     return GLCICConfig(
         width=int(first.shape[0]),
         mean_pixel=mean_pixel,

@@ -22,7 +22,7 @@ MIN_EXPORT_SIDE = 5
 """Pixels; with 4 the lowest resolution would have a length of 1, which exporters treat as a case of its own."""
 
 
-class PictureCompletion(nn.Module):
+class ImageCompletion(nn.Module):
     """All of completion in one graph: padding, network, cutting off, compositing.
 
     Args:
@@ -34,7 +34,7 @@ class PictureCompletion(nn.Module):
         self.network = fold_batch_norm(network).requires_grad_(False)
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Completes pictures.
+        """Completes images.
 
         Args:
             image: (B, 3, H, W) float32 RGB in [0, 1], of any height and width from 5 on.
@@ -71,7 +71,7 @@ def export_program(network: CompletionNetwork) -> ExportedProgram:
     example = torch.zeros(2, 3, 37, 42), torch.zeros(2, 1, 37, 42)
     batch, height, width = Dim("batch", min=1), Dim("height", min=MIN_EXPORT_SIDE), Dim("width", min=MIN_EXPORT_SIDE)
     axes = {0: batch, 2: height, 3: width}
-    return torch.export.export(PictureCompletion(network).eval(), example, dynamic_shapes=(axes, axes))
+    return torch.export.export(ImageCompletion(network).eval(), example, dynamic_shapes=(axes, axes))
 
 
 def export(network: CompletionNetwork, path: Path, format: str = "onnx") -> None:
@@ -80,7 +80,7 @@ def export(network: CompletionNetwork, path: Path, format: str = "onnx") -> None
     Args:
         network: The completion network.
         path: The file to write or replace.
-        format: `"onnx"`: inputs `image` and `mask`, output `completed`, as `PictureCompletion`. `"torch"`: what
+        format: `"onnx"`: inputs `image` and `mask`, output `completed`, as `ImageCompletion`. `"torch"`: what
             `torch.export.load` reads.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Before and after in one picture."""
+"""Before and after in one image."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub.images.masks import open_mask, transparent_pixels
-from glcic_hub.images.processing import PictureLike, open_picture, to_uint8
+from glcic_hub.images.processing import ImageLike, open_image, to_uint8
 
 GAP = 8
-"""White pixels between two pictures."""
+"""White pixels between two images."""
 
 
 def side_by_side(
-    image: PictureLike, mask: PictureLike | None, completed: PictureLike, *, invert_mask: bool = False
+    image: ImageLike, mask: ImageLike | None, completed: ImageLike, *, invert_mask: bool = False
 ) -> Image.Image:
-    """Puts the picture with the hole in white, the completed picture and the original in a row, upright, as RGB.
+    """Puts the image with the hole in white, the completed image and the original in a row, upright, as RGB.
 
     Args:
         image: What the pipeline was given.
@@ -27,23 +27,23 @@ def side_by_side(
         invert_mask: What the pipeline was given.
 
     Returns:
-        An RGB image, three times as wide as the picture and two gaps of 8 pixels.
+        An RGB image, three times as wide as the image and two gaps of 8 pixels.
 
     Raises:
         ValueError: As the pipeline.
     """
-    opened = open_picture(image)
+    opened = open_image(image)
     hole = transparent_pixels(opened) if mask is None else open_mask(mask, invert=invert_mask)
-    original, filled = (to_uint8(picture.whole()) for picture in (opened, open_picture(completed)))
+    original, filled = (to_uint8(one.whole()) for one in (opened, open_image(completed)))
     return grid([[np.where(hole[..., None], np.uint8(255), original), filled, original]])
 
 
 def grid(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> Image.Image:
-    """Puts pictures (H, W, 3) of one size into rows and columns, 8 white pixels apart."""
+    """Puts images (H, W, 3) of one size into rows and columns, 8 white pixels apart."""
     height, width = rows[0][0].shape[:2]
     size = (len(rows[0]) * (width + GAP) - GAP, len(rows) * (height + GAP) - GAP)
     whole = Image.new("RGB", size, "white")
     for top, row in enumerate(rows):
-        for left, picture in enumerate(row):
-            whole.paste(Image.fromarray(picture), (left * (width + GAP), top * (height + GAP)))
+        for left, image in enumerate(row):
+            whole.paste(Image.fromarray(image), (left * (width + GAP), top * (height + GAP)))
     return whole

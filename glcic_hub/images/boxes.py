@@ -39,7 +39,7 @@ class Box(NamedTuple):
         return self.bottom - self.top, self.right - self.left
 
     def grown(self, margin: int, height: int, width: int) -> Box:
-        """The box with a margin around it, as far as that lies in a picture."""
+        """The box with a margin around it, as far as that lies in an image."""
         return self._replace(
             top=max(self.top - margin, 0), left=max(self.left - margin, 0),
             bottom=min(self.bottom + margin, height), right=min(self.right + margin, width),

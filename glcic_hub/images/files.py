@@ -1,4 +1,4 @@
-"""Picture files in and out: formats, EXIF, profiles."""
+"""Image files in and out: formats, EXIF, profiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from glcic_hub.files import first_line, write_whole
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 
 READ_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _WRITE_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -36,24 +36,24 @@ _BITS_PER_SAMPLE = 258
 _KEPT_TAGS = frozenset({0x010E, 0x010F, 0x0110, _ORIENTATION, 0x0131, 0x0132, 0x013B, 0x8298, 0x4746})
 
 
-def find_pictures(folder: Path) -> list[Path]:
-    """All pictures in a folder and its subfolders but the hidden ones, sorted by name.
+def find_images(folder: Path) -> list[Path]:
+    """All images in a folder and its subfolders but the hidden ones, sorted by name.
 
     Raises:
         FileNotFoundError: `folder` is not a folder.
-        ValueError: It holds no pictures.
+        ValueError: It holds no images.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
     paths = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     )
     if not paths:
-        raise ValueError(f"{folder} holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+        raise ValueError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return paths
 
 
@@ -62,14 +62,14 @@ def masks_by_name(folder: Path) -> Callable[[Path], Path]:
 
     Raises:
         FileNotFoundError: `folder` is not a folder.
-        ValueError: It holds no pictures.
+        ValueError: It holds no images.
     """
     masks: dict[Path, list[Path]] = {}
-    for path in find_pictures(folder):
+    for path in find_images(folder):
         masks.setdefault(path.relative_to(folder).with_suffix(""), []).append(path)
 
-    def mask_of(picture: Path) -> Path:
-        name = picture.with_suffix("")
+    def mask_of(image: Path) -> Path:
+        name = image.with_suffix("")
         if len(masks.get(name, ())) != 1:
             raise ValueError(f"{folder} holds {'several masks' if name in masks else 'no mask'} called {name}")
         return masks[name][0]
@@ -78,36 +78,36 @@ def masks_by_name(folder: Path) -> Callable[[Path], Path]:
 
 
 def load_image(path: str | Path) -> Image.Image:
-    """Reads a picture's file whole: JPEG, PNG, WebP, TIFF, BMP or GIF.
+    """Reads an image's file whole: JPEG, PNG, WebP, TIFF, BMP or GIF.
 
     Raises:
         FileNotFoundError: No such file.
         PermissionError: It must not be read.
-        ValueError: It is a folder, no picture, broken, animated, or so large that Pillow takes it for an attack.
+        ValueError: It is a folder, no image, broken, animated, or so large that Pillow takes it for an attack.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no file {path}")
     if path.is_dir():
-        raise ValueError(f"{path} is a folder, not a picture")
+        raise ValueError(f"{path} is a folder, not an image")
     try:
         with Image.open(path, formats=READ_FORMATS) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # the further frames of MPO are previews
-                raise ValueError(f"it holds {frames} frames; give one picture a file")
+                raise ValueError(f"it holds {frames} frames; give one image a file")
             load_pixels(image)
             return image
     except PermissionError:
         raise
     except UnidentifiedImageError:
-        raise ValueError(f"cannot read {path}: it is not a picture, or of another format than "
+        raise ValueError(f"cannot read {path}: it is not an image, or of another format than "
                          f"{', '.join(READ_FORMATS)}") from None  # fmt: skip
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise ValueError(f"cannot read {path}: {first_line(error)}") from None
 
 
 def load_pixels(image: Image.Image) -> None:
-    """Reads the pixels of an opened picture, unless it is of the kind of which Pillow loses half without saying so.
+    """Reads the pixels of an opened image, unless it is of the kind of which Pillow loses half without saying so.
 
     Raises:
         ValueError: It has 16 bits a channel in colour.
@@ -147,7 +147,7 @@ def orientation_of(exif: Image.Exif) -> int:
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
-    """Says what would keep `save_picture` from writing `path`, before any work is done.
+    """Says what would keep `save_image` from writing `path`, before any work is done.
 
     Raises:
         FileNotFoundError: Its folder does not exist.
@@ -169,8 +169,8 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         )
 
 
-def save_picture(image: Image.Image, path: Path, *, overwrite: bool = False) -> None:
-    """Writes a picture with its ICC profile, EXIF and resolution, whole or not at all.
+def save_image(image: Image.Image, path: Path, *, overwrite: bool = False) -> None:
+    """Writes an image with its ICC profile, EXIF and resolution, whole or not at all.
 
     PNG, WebP and TIFF are written without loss. A mode that the format cannot hold becomes RGB, or RGBA.
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub.images.files import load_image, orientation_of
-from glcic_hub.images.processing import OpenedPicture, PictureLike, check_range, load_pil, turn_upright
+from glcic_hub.images.processing import ImageLike, OpenedImage, check_range, load_pil, turn_upright
 
 MASK_THRESHOLD = 0.2
 """Pixels of a mask above this belong to the hole. The authors' value: it takes in the soft edge of an antialiased mask
 and leaves out the noise around the edge of one that was saved as JPEG."""
 
 
-def open_mask(mask: PictureLike, *, invert: bool = False) -> NDArray[np.bool_]:
+def open_mask(mask: ImageLike, *, invert: bool = False) -> NDArray[np.bool_]:
     """Opens a mask: white, 1 or True marks the pixels to complete.
 
     Soft masks (antialiased, or saved as JPEG) count from 0.2 of full white on. Whole numbers are read as 0 to 255, or
@@ -61,15 +61,15 @@ def open_mask(mask: PictureLike, *, invert: bool = False) -> NDArray[np.bool_]:
     return np.asarray((1 - soft if invert else soft) > MASK_THRESHOLD)
 
 
-def transparent_pixels(picture: OpenedPicture) -> NDArray[np.bool_]:
-    """The hole that a picture's transparent pixels make, (H, W) boolean: those that are not fully opaque.
+def transparent_pixels(image: OpenedImage) -> NDArray[np.bool_]:
+    """The hole that an image's transparent pixels make, (H, W) boolean: those that are not fully opaque.
 
     Raises:
-        ValueError: The picture has no transparency.
+        ValueError: The image has no transparency.
     """
-    if picture.alpha is None:
+    if image.alpha is None:
         raise ValueError("no mask was given, and the image has no transparent pixels to take it from")
-    return np.asarray(picture.alpha < 255)
+    return np.asarray(image.alpha < 255)
 
 
 class Rectangle(NamedTuple):
@@ -92,8 +92,8 @@ def random_rectangle(random: np.random.Generator, height: int, width: int, hole_
 
     Args:
         random: Source of randomness; the same state gives the same hole.
-        height: Height of the picture in pixels.
-        width: Width of the picture in pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
         hole_size: Least and greatest side of the hole in pixels, both included; height and width are drawn
             separately. [96, 128] in the paper.
 
@@ -102,7 +102,7 @@ def random_rectangle(random: np.random.Generator, height: int, width: int, hole_
     """
     least, greatest = hole_size
     if not 1 <= least <= greatest <= min(height, width):
-        raise ValueError(f"a hole of [{least}, {greatest}] pixels does not fit a picture of {width}x{height}")
+        raise ValueError(f"a hole of [{least}, {greatest}] pixels does not fit an image of {width}x{height}")
     hole_height, hole_width = random.integers(least, greatest + 1, size=2)
     top = random.integers(0, height - hole_height + 1)
     left = random.integers(0, width - hole_width + 1)
@@ -114,8 +114,8 @@ def random_strokes(random: np.random.Generator, height: int, width: int) -> NDAr
 
     Args:
         random: Source of randomness; the same state gives the same strokes.
-        height: Height of the picture in pixels, at least 16.
-        width: Width of the picture in pixels, at least 16.
+        height: Height of the image in pixels, at least 16.
+        width: Width of the image in pixels, at least 16.
 
     Returns:
         (height, width) of 0 and 1, 5 to 25 % of which are 1.

@@ -1,4 +1,4 @@
-"""Pictures of every kind and mode, as the pipeline works on them, and back."""
+"""Images of every kind and mode, as the pipeline works on them, and back."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from glcic_hub.files import first_line
 from glcic_hub.images.boxes import Box
 from glcic_hub.images.files import load_image, load_pixels, orientation_of, read_exif
 
-Picture: TypeAlias = Image.Image | NDArray[Any] | torch.Tensor
+AnyImage: TypeAlias = Image.Image | NDArray[Any] | torch.Tensor
 """A completed image, of the input's type; a PIL image for a path."""
 
-PictureLike: TypeAlias = str | Path | Picture
-"""A picture or a mask as a user may give it: a path, PIL image, NumPy array or PyTorch tensor."""
+ImageLike: TypeAlias = str | Path | AnyImage
+"""An image or a mask as a user may give it: a path, PIL image, NumPy array or PyTorch tensor."""
 
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 """(H, W, 3) RGB: 0 to 255 as uint8, or [0, 1] as float32."""
@@ -30,7 +30,7 @@ MIN_IMAGE_SIDE = 4
 
 _EDITABLE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"})
 
-_TURNS = {  # EXIF orientation: what turns the stored picture upright
+_TURNS = {  # EXIF orientation: what turns the stored image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -42,20 +42,20 @@ _TURNS = {  # EXIF orientation: what turns the stored picture upright
 
 
 @dataclass(frozen=True)
-class OpenedPicture:
-    """A picture as the pipeline works on it: upright, RGB, and with the way back.
+class OpenedImage:
+    """An image as the pipeline works on it: upright, RGB, and with the way back.
 
     Attributes:
         rgb: (H, W, 3) uint8, or float32 in [0, 1], turned as EXIF orientation says, or what gives parts of that.
-        alpha: (H, W) uint8, 0 = transparent; None if the picture has no transparency.
+        alpha: (H, W) uint8, 0 = transparent; None if the image has no transparency.
         put: Takes completed patches, and whether what they complete is to become opaque or keep its alpha; gives a new
-            picture of the kind that was opened, completed where the patches say and equal to the original bit for bit
+            image of the kind that was opened, completed where the patches say and equal to the original bit for bit
             elsewhere.
     """
 
     rgb: Pixels | PilPixels
     alpha: NDArray[np.uint8] | None
-    put: Callable[[Sequence[Patch], bool], Picture]
+    put: Callable[[Sequence[Patch], bool], AnyImage]
 
     def whole(self) -> Pixels:
         """All of `rgb`."""
@@ -80,15 +80,15 @@ class PilPixels:
 
 
 class Patch(NamedTuple):
-    """A completed part of a picture."""
+    """A completed part of an image."""
 
     box: Box
     fill: NDArray[np.float32]  # (height, width, 3) of the box, in [0, 1]
     hole: NDArray[np.bool_]  # (height, width) of the box: which of its pixels are completed
 
 
-def open_picture(image: PictureLike) -> OpenedPicture:
-    """Opens a picture of any kind that the pipeline takes.
+def open_image(image: ImageLike) -> OpenedImage:
+    """Opens an image of any kind that the pipeline takes.
 
     Args:
         image: A path, a PIL image, a uint8 or float NumPy array (H, W, 3), or a float tensor (3, H, W); floats in
@@ -96,7 +96,7 @@ def open_picture(image: PictureLike) -> OpenedPicture:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The picture is broken, of another kind, shape or range, or less than 4 pixels high or wide.
+        ValueError: The image is broken, of another kind, shape or range, or less than 4 pixels high or wide.
     """
     if isinstance(image, (str, Path)):
         opened = _from_pil(load_image(image), name=str(image))
@@ -128,7 +128,7 @@ def load_pil(image: Image.Image, name: str) -> Image.Exif:
 
 
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
-    """Turns a picture as its EXIF orientation says that it is to be displayed."""
+    """Turns an image as its EXIF orientation says that it is to be displayed."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
@@ -137,7 +137,7 @@ def _turn_back(image: Image.Image, orientation: int) -> Image.Image:
     return turn_upright(image, {6: 8, 8: 6}.get(orientation, orientation))
 
 
-def _from_pil(image: Image.Image, name: str) -> OpenedPicture:
+def _from_pil(image: Image.Image, name: str) -> OpenedImage:
     exif = load_pil(image, name)
     orientation = orientation_of(exif)
     if image.mode in ("1", "L", "RGB") and "transparency" in image.info:
@@ -152,12 +152,12 @@ def _from_pil(image: Image.Image, name: str) -> OpenedPicture:
         grey /= 65535 if stored.mode == "I;16" else 1
         check_range(grey, f"{name} (mode {stored.mode})")
         rgb = np.repeat(grey[..., None], 3, axis=2)
-        return OpenedPicture(rgb, None, lambda patches, _: _put_grey(stored, info, orientation, patches))
+        return OpenedImage(rgb, None, lambda patches, _: _put_grey(stored, info, orientation, patches))
     if stored.mode not in _EDITABLE_MODES:
         raise ValueError(f"{name} has the mode {stored.mode}; convert it to RGB first")
     upright = turn_upright(stored, orientation)
     alpha = np.asarray(upright.convert("RGBA").getchannel("A")) if stored.has_transparency_data else None
-    return OpenedPicture(PilPixels(upright), alpha, lambda *what: _put_pil(upright, info, orientation, *what))
+    return OpenedImage(PilPixels(upright), alpha, lambda *what: _put_pil(upright, info, orientation, *what))
 
 
 def _to_uint16(image: Image.Image, name: str) -> Image.Image:
@@ -221,7 +221,7 @@ def _put_grey(stored: Image.Image, info: dict[Any, Any], orientation: int, patch
     return result
 
 
-def _from_array(image: NDArray[Any]) -> OpenedPicture:
+def _from_array(image: NDArray[Any]) -> OpenedImage:
     if image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image array must be (H, W, 3), got {image.shape}")
     if image.dtype == np.uint8:
@@ -239,10 +239,10 @@ def _from_array(image: NDArray[Any]) -> OpenedPicture:
             result[box.slices][hole] = fill[hole]
         return result
 
-    return OpenedPicture(rgb, None, put)
+    return OpenedImage(rgb, None, put)
 
 
-def _from_tensor(image: torch.Tensor) -> OpenedPicture:
+def _from_tensor(image: torch.Tensor) -> OpenedImage:
     if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
         raise ValueError(f"image tensor must be float (3, H, W), got {image.dtype} {tuple(image.shape)}")
     image = image.detach()
@@ -257,7 +257,7 @@ def _from_tensor(image: torch.Tensor) -> OpenedPicture:
             result[area] = torch.where(torch.from_numpy(hole).to(image.device), fill, image[area])
         return result
 
-    return OpenedPicture(rgb, None, put)
+    return OpenedImage(rgb, None, put)
 
 
 def check_range(values: NDArray[Any], name: str) -> None:

@@ -90,7 +90,7 @@ def composite(image: Tensor, completed: Tensor, mask: Tensor) -> Tensor:
     """Puts the completed pixels into the hole and leaves all others as they are (sec. 3.2).
 
     Args:
-        image: (B, 3, H, W) the picture with the hole.
+        image: (B, 3, H, W) the image with the hole.
         completed: (B, 3, H, W) what the completion network gave.
         mask: (B, 1, H, W), 1 = completed pixel.
 

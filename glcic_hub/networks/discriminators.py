@@ -70,17 +70,17 @@ class ContextDiscriminator(nn.Module):
         self.fusion = nn.Linear((2 if discriminators == "both" else 1) * FEATURES_PER_WIDTH * width, 1)
 
     def forward(self, image: Tensor, patch: Tensor) -> Tensor:
-        """Judges pictures by the whole and by a patch.
+        """Judges images by the whole and by a patch.
 
         Args:
             image: (B, 3, image_size, image_size) RGB in [0, 1].
             patch: (B, 3, patch_size, patch_size), cut from `image` around the completed region, or at random from a
-                real picture.
+                real image.
 
         A discriminator that is not there does not see its input.
 
         Returns:
-            (B, 1) logits; their sigmoid is the probability that the picture is real.
+            (B, 1) logits; their sigmoid is the probability that the image is real.
 
         Raises:
             ValueError: A size is not the network's.

@@ -33,7 +33,7 @@ class Sample(TypedDict):
     image: NDArray[np.uint8]  # (size, size, 3)
     mask: NDArray[np.uint8]  # M_c, (size, size) of 0 and 1; 1 = to be completed
     hole: Rectangle  # what the local discriminator's patch is centred on: M_c, or one pixel of its strokes
-    other_hole: Rectangle  # M_d: the same for the real picture
+    other_hole: Rectangle  # M_d: the same for the real image
     unreadable: list[str]  # names of photographs that this one stands in for
 
 

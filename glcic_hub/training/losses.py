@@ -51,7 +51,7 @@ def gradient_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def similarity_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """1 less the structural similarity of picture and original (Wang et al. 2004), averaged over the hole.
+    """1 less the structural similarity of image and original (Wang et al. 2004), averaged over the hole.
 
     As `glcic evaluate` measures it: 7×7 windows around each pixel of the hole, which reach outside it, where the
     original is. Takes and gives what `completion_loss` does. Not in the paper: eq. 2 says little of faint structure,
@@ -75,7 +75,7 @@ def discriminator_loss(logits: Tensor, *, real: bool) -> Tensor:
     """One of the two terms of eq. 4, which D maximises, as binary cross-entropy.
 
     Args:
-        logits: (B, 1) what the discriminator says of pictures.
+        logits: (B, 1) what the discriminator says of images.
         real: They are real: −log D; or completed: −log(1 − D).
 
     Returns:
@@ -88,7 +88,7 @@ def adversarial_loss(fake_logits: Tensor, kind: str) -> Tensor:
     """The adversarial term that C minimises: the second term of eq. 5, without alpha.
 
     Args:
-        fake_logits: (B, 1) what the discriminator says of completed pictures.
+        fake_logits: (B, 1) what the discriminator says of completed images.
         kind: `minimax`: log(1 − D), as in eq. 3 to 5; `non-saturating`: −log D, whose gradient does not vanish
             where the discriminator is sure.
 

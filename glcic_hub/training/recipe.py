@@ -43,7 +43,7 @@ class Recipe:
     hole_position: Literal["random", "centre"] = _entry("random", "where the hole is")
     strokes: float = _entry(0.0, "share of the holes that are free-form strokes, anywhere, and no rectangle")
     flip: bool = _entry(False, "mirror half of the patches left to right")
-    batch_size: int = _entry(96, "pictures in one step, over all processes")
+    batch_size: int = _entry(96, "images in one step, over all processes")
     completion_steps: int = _entry(90_000, "T_C, steps of phase 1: the completion network alone")
     discriminator_steps: int = _entry(10_000, "T_D, steps of phase 2: the discriminators alone")
     total_steps: int = _entry(500_000, "T_train, steps of all phases; phase 3, both jointly, takes what is left")
@@ -63,7 +63,7 @@ class Recipe:
     )
     balance_steps: int = _entry(
         0, "steps at the start of phase 3 in which alpha is chosen anew each time so that both losses' gradients, "
-        "taken at the completed picture, have the same norm"
+        "taken at the completed image, have the same norm"
     )  # fmt: skip
     initialisation: Literal["pytorch", "spreading"] = _entry(
         "pytorch", "of the completion network: PyTorch's, or one that spreads what it sees into the hole"

@@ -1,4 +1,4 @@
-"""The folder of a run: checkpoints, pictures, models, written whole or not at all, and a log that grows by lines."""
+"""The folder of a run: checkpoints, images, models, written whole or not at all, and a log that grows by lines."""
 
 from __future__ import annotations
 
@@ -158,10 +158,10 @@ class Run:
         new.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
 
-    def save_grid(self, picture: Image.Image, step: int) -> None:
-        """Saves a grid of validation pictures."""
+    def save_grid(self, image: Image.Image, step: int) -> None:
+        """Saves a grid of validation images."""
         self.grids.mkdir(exist_ok=True)
-        write_whole(self.grids / f"step-{step:08d}.png", lambda path: picture.save(path, "PNG"))
+        write_whole(self.grids / f"step-{step:08d}.png", lambda path: image.save(path, "PNG"))
 
     def log(self, entry: dict[str, Any]) -> None:
         """Adds a line to the log."""

@@ -122,7 +122,7 @@ def discriminator_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, 
 
     Returns:
         `discriminator`: the loss; `real` and `fake`: the mean probability that D gives to real and to completed
-        pictures. Scalars.
+        images. Scalars.
     """
     with torch.no_grad(), _evaluation_mode(networks.completion):
         composites = [composite(b.image, networks.completion(b.image, b.mask), b.mask) for b in parts]
@@ -135,7 +135,7 @@ def joint_step(networks: Networks, parts: Sequence[Batch], *, balance: bool = Fa
     Args:
         networks: Both in training mode.
         parts: As for `completion_step`.
-        balance: Choose alpha so that at the completed picture both terms of eq. 5 have gradients of the same norm.
+        balance: Choose alpha so that at the completed image both terms of eq. 5 have gradients of the same norm.
 
     Returns:
         What the two other steps return; `adversarial`: the second term of eq. 5, without alpha; `alpha`.
@@ -154,15 +154,15 @@ def joint_step(networks: Networks, parts: Sequence[Batch], *, balance: bool = Fa
 def update_discriminator(
     networks: Networks, parts: Sequence[Batch], composites: Sequence[Tensor]
 ) -> dict[str, Tensor]:
-    """Updates D with real pictures and composites, each normalised by statistics of its own kind (eq. 4)."""
+    """Updates D with real images and composites, each normalised by statistics of its own kind (eq. 4)."""
     size = networks.recipe.patch_size
     sums: dict[str, Tensor] = {}
     passes = 0
     for batch, fake in zip(parts, composites, strict=True):
-        for kind, picture, hole in (("fake", fake, batch.hole), ("real", batch.image, batch.other_hole)):
+        for kind, image, hole in (("fake", fake, batch.hole), ("real", batch.image, batch.other_hole)):
             # Each pass backward before the next one forward, which changes the statistics in place.
             with networks.sync_at_last(networks.discriminator, passes, 2 * len(parts)):
-                logits = networks.discriminator(picture, patches_around(picture, hole, size))
+                logits = networks.discriminator(image, patches_around(image, hole, size))
                 loss = discriminator_loss(logits, real=kind == "real")
                 networks.accelerator.backward(loss / len(parts))
             _add(sums, len(parts), **{"discriminator": loss, kind: logits.sigmoid().mean()})
@@ -219,7 +219,7 @@ def _reconstruction(completed: Tensor, batch: Batch, recipe: Recipe) -> tuple[Te
 def _balanced_alpha(
     accelerator: Accelerator, reconstruction: Tensor, adversarial: Tensor, completed: Tensor
 ) -> Tensor:
-    """The weight that makes both terms' gradients at the completed picture equally long, over all processes."""
+    """The weight that makes both terms' gradients at the completed image equally long, over all processes."""
     scale = accelerator.scaler.get_scale() if accelerator.scaler else 1.0  # half precision loses small gradients
     norms = []
     for loss in (reconstruction, adversarial):

@@ -75,7 +75,7 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
         data: A folder of photographs, searched with its subfolders; or a dataset that the `datasets` library opens,
             `user/name` on the Hub or a folder of Parquet files or tar shards; `name:split` for another split than
             `train`.
-        output: Folder of the run: checkpoints, `log.jsonl`, `losses.png`, grids of validation pictures, and the model
+        output: Folder of the run: checkpoints, `log.jsonl`, `losses.png`, grids of validation images, and the model
             folders `model`, written anew at each checkpoint, and `best`, the one of the greatest SSIM in the last
             phase reached.
         options: What may change from one machine to the next: see `TrainingOptions`.
@@ -275,7 +275,7 @@ class Trainer:
         if not self.accelerator.is_main_process or not self.examples:
             return
         try:
-            figures, picture = validate(self._pipeline(self.config), self.examples)
+            figures, image = validate(self._pipeline(self.config), self.examples)
         except FloatingPointError as error:
             raise FloatingPointError(self._diverged(f"{error}, after step {done}")) from None
         phase = self.recipe.phase_of(done - 1)
@@ -283,12 +283,12 @@ class Trainer:
             ((entry["phase"], entry["ssim"]) for entry in self.run.read_log() if "ssim" in entry), default=(0, 0.0)
         )
         self.run.log({"step": done, "phase": phase, **figures})
-        self.run.save_grid(picture, done)
+        self.run.save_grid(image, done)
         self.accelerator.log(figures, step=done)
         for tracker in self.accelerator.trackers:
             if hasattr(tracker, "log_images"):
                 options = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                tracker.log_images({"validation": np.asarray(picture)[None]}, step=done, **options)
+                tracker.log_images({"validation": np.asarray(image)[None]}, step=done, **options)
         if (phase, figures["ssim"]) > best_before:
             self.run.replace_model(self.run.best, lambda folder: self._write_model(folder, done))
         self.progress.write(f"step {done}, phase {phase}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
