@@ -18,7 +18,7 @@ LICENSE = ("license", "license_name", "license_link")
 
 
 def _check_training(training: Any) -> None:
-    """Makes sure that a record of the training is one that a model card can be made of."""
+    """Checks that a model card can be made from a record of the training."""
 
     def is_line(text: Any) -> bool:
         return isinstance(text, str) and len(text) <= 2000 and text.isprintable()
@@ -108,7 +108,7 @@ class GLCICConfig:
             _check_training(self.training)
 
     def to_json(self) -> str:
-        """The text of `config.json`."""
+        """Writes the text of `config.json`."""
         entries = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         document = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **entries}
         return json.dumps(document, indent=2) + "\n"

@@ -58,7 +58,7 @@ def load_pipeline(options: argparse.Namespace) -> GLCICPipeline:
 
 
 def dtype(options: argparse.Namespace) -> Any:
-    """The precision that the options name: "auto", or a type of PyTorch's."""
+    """Reads the precision that the options name: "auto", or a PyTorch dtype."""
     import torch
 
     return options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
@@ -116,7 +116,7 @@ def load_models(options: argparse.Namespace) -> dict[str, GLCICPipeline]:
 
 
 def baselines(options: argparse.Namespace) -> Sequence[str]:
-    """The baselines that the options name."""
+    """Lists the baselines that the options name."""
     from glcic_hub.evaluation.methods import ALL_BASELINES
 
     return ALL_BASELINES if list(options.baselines) == ["all"] else list(options.baselines)

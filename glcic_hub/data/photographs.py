@@ -57,7 +57,7 @@ class Folder(Sequence[Photograph]):
         return Photograph(str(self.paths[index]), self.paths[index])
 
     def digest(self) -> str:
-        """Of the names of all files, to tell whether a folder is still the same."""
+        """Digests the names of all files, to tell whether a folder is still the same."""
         names = "\n".join(str(path.relative_to(self.folder)) for path in self.paths)
         return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
 
@@ -117,7 +117,7 @@ class Stream(Iterable[Photograph]):
             yield _from_row(row, self.column)
 
     def share(self, seed: int, epoch: int, process: int, processes: int) -> Stream:
-        """The part of one of several processes in an epoch, shuffled."""
+        """Returns the part of one of several processes in an epoch, shuffled."""
         from datasets.distributed import split_dataset_by_node
 
         # Not by `set_epoch`: the number that it sets lies in memory that all workers share, and they change it.
@@ -215,7 +215,7 @@ def file_of(photograph: Photograph) -> Path | io.BytesIO:
 
 
 def measure_mean_pixel(photographs: Sequence[Photograph] | Stream) -> tuple[float, float, float]:
-    """Mean (red, green, blue) in [0, 1] of photographs, each of the same weight (sec. 3.1).
+    """Measures the mean (red, green, blue) in [0, 1] of photographs, each of the same weight (sec. 3.1).
 
     Of more than 10,000 photographs an evenly spread part is enough; of a stream its first 1,000.
 

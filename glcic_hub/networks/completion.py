@@ -78,7 +78,7 @@ class CompletionNetwork(nn.Module):
         return completed
 
     def encode_input(self, image: Tensor, mask: Tensor) -> Tensor:
-        """The (B, 4, H, W) input of the first layer; takes what `forward` does."""
+        """Makes the (B, 4, H, W) input of the first layer from what `forward` takes."""
         if self.order == "relu-norm":
             known = image * (1 - mask) + self.mean_pixel * mask
         else:  # the hole holds the mean pixel; less the mean, that is 0 (sec. 3.1)

@@ -115,7 +115,7 @@ class Recipe:
             raise ValueError(f"recipe: image_size must be a multiple of 4, not {self.image_size}")
 
     def config(self, mean_pixel: tuple[float, float, float]) -> GLCICConfig:
-        """The config of the networks that the recipe trains."""
+        """Makes the config of the networks that the recipe trains."""
         return GLCICConfig(
             mean_pixel=mean_pixel, width=self.width, image_size=self.image_size, patch_size=self.patch_size
         )
@@ -137,7 +137,7 @@ class Recipe:
         return self.phase_ends[2] > self.phase_ends[0]
 
     def phase_of(self, step: int) -> int:
-        """The phase, 1 to 3, of a step, counted from 0."""
+        """Returns the phase, 1 to 3, of a step, counted from 0."""
         return 1 + sum(step >= end for end in self.phase_ends[:2])
 
     @classmethod
@@ -176,7 +176,7 @@ class Recipe:
         write_text(path, text)
 
     def entries(self) -> dict[str, Any]:
-        """The entries by name, of types that YAML and JSON have."""
+        """Lists the entries by name, in types that YAML and JSON have."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
     def differences(self, other: Recipe) -> str:
@@ -186,12 +186,12 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes that come with the package."""
+    """Lists the recipes that come with the package."""
     return sorted(path.name.removesuffix(".yaml") for path in RECIPES.iterdir())
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
-    """`value` if it is of the annotated type (whole numbers pass as floats), else a ValueError."""
+    """Returns `value` if it is of the annotated type (whole numbers pass as floats), else raises a ValueError."""
     if get_origin(kind) is Literal:
         if value in get_args(kind):
             return value

@@ -81,7 +81,7 @@ class Networks:
     discriminator_optimizer: Any = None
 
     def unwrap(self, network: nn.Module) -> Any:
-        """The network as it was before Accelerate wrapped it."""
+        """Returns the network inside Accelerate's wrapper."""
         return self.accelerator.unwrap_model(network, keep_torch_compile=False)
 
     def sync_at_last(self, network: nn.Module, part: int, parts: int) -> AbstractContextManager[None]:
@@ -93,7 +93,7 @@ class Networks:
 
 
 def completion_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, Tensor]:
-    """Phase 1 (algorithm 1, line 5): updates C with eq. 2, and with what else the recipe weighs.
+    """Runs a step of phase 1 (algorithm 1, line 5): updates C with eq. 2 and the recipe's other losses.
 
     Args:
         networks: C in training mode.
@@ -114,7 +114,7 @@ def completion_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, Ten
 
 
 def discriminator_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, Tensor]:
-    """Phase 2 (algorithm 1, line 8): updates D with eq. 4; C stays as it is, its statistics included.
+    """Runs a step of phase 2 (algorithm 1, line 8): updates D with eq. 4; C stays as it is, statistics included.
 
     Args:
         networks: D in training mode.
@@ -130,7 +130,7 @@ def discriminator_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, 
 
 
 def joint_step(networks: Networks, parts: Sequence[Batch], *, balance: bool = False) -> dict[str, Tensor]:
-    """Phase 3 (algorithm 1, lines 8 and 10): updates D with eq. 4, then C with eq. 5 and the new D.
+    """Runs a step of phase 3 (algorithm 1, lines 8 and 10): updates D with eq. 4, then C with eq. 5 and the new D.
 
     Args:
         networks: Both in training mode.
@@ -204,7 +204,7 @@ def update_completion(
 
 
 def _reconstruction(completed: Tensor, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Eq. 2, alone and with what else the recipe weighs."""
+    """Computes eq. 2, alone and with the recipe's other losses."""
     loss = completion_loss(completed, batch.image, batch.mask)
     objective = loss
     if recipe.tint_weight:
@@ -219,7 +219,7 @@ def _reconstruction(completed: Tensor, batch: Batch, recipe: Recipe) -> tuple[Te
 def _balanced_alpha(
     accelerator: Accelerator, reconstruction: Tensor, adversarial: Tensor, completed: Tensor
 ) -> Tensor:
-    """The weight that makes both terms' gradients at the completed image equally long, over all processes."""
+    """Computes the alpha that gives both terms' gradients at the completed image equal norms, over all processes."""
     scale = accelerator.scaler.get_scale() if accelerator.scaler else 1.0  # half precision loses small gradients
     norms = []
     for loss in (reconstruction, adversarial):
@@ -253,7 +253,7 @@ def _evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Batch normalisation works as in training, but does not record what it sees."""
+    """Has batch normalisation work as in training without recording what it sees."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
         norm.track_running_stats = False
