@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from glcic_hub.distributed import join_processes
 from glcic_hub.files import first_line
-from glcic_hub.images.files import check_output, find_images, masks_by_name, save_image
+from glcic_hub.images.files import check_fits, check_output, find_images, load_image, masks_by_name, save_image
 from glcic_hub.pipeline import Blend, Detail, GLCICPipeline, LargeHoles
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".webp", ".tif", ".tiff"})
@@ -106,10 +106,12 @@ def complete_folder(
             check_output(result, overwrite=overwrite)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                image = pipe(path, mask, detail=detail, blend=blend, invert_mask=invert_mask, large_holes=large_holes)
+                image = load_image(path)
+                check_fits(result, image)
+                image = pipe(image, mask, detail=detail, blend=blend, invert_mask=invert_mask, large_holes=large_holes)
+                save_image(image, result, overwrite=overwrite)
             for warning in caught:
                 warnings.warn(f"{path}: {warning.message}", stacklevel=2)
-            save_image(image, result, overwrite=overwrite)
             completed += 1
         except (ValueError, OSError, MemoryError, FloatingPointError) as error:
             failures.append(Failure(path, first_line(error)))

@@ -233,6 +233,42 @@ def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
     assert (results / "a.png").stat() == kept and (results / "d.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("size", "output", "row", "message"),
+    [
+        ((16_384, 4), "out.webp", None, "WEBP takes at most 16383 pixels a side, and it would have 16384x4"),
+        ((4, 65_501), "out.jpg", None, "JPEG takes at most 65500 pixels a side, and it would have 4x65501"),
+        ((5_500, 4), "out.png", "row.webp", "WEBP takes at most 16383 pixels a side, and it would have 16516x4"),
+    ],
+)  # fmt: skip
+def test_limits_of_formats_before_the_work(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    size: tuple[int, int],
+    output: str,
+    row: str | None,
+    message: str,
+) -> None:
+    """Even the model, which does not exist, is not looked for."""
+    Image.new("L", size).save(tmp_path / "photo.png")
+    Image.new("L", size, 255).save(tmp_path / "mask.png")
+    arguments = [str(tmp_path / "photo.png"), str(tmp_path / "mask.png"), "-o", str(tmp_path / output)]
+    arguments += ["--comparison", str(tmp_path / row)] if row else []
+    assert main(["complete", *arguments, "--model", str(tmp_path / "nothing")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_what_a_format_lacks_is_said_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 66_000
+    Image.fromarray(make_photo(46, 61)).save(tmp_path / "long.png", exif=exif)
+    Image.new("RGBA", (61, 46)).save(tmp_path / "alpha.png")
+    for name, message in (("long.png", "at most 65533 bytes of EXIF"), ("alpha.png", "JPEG cannot hold transparency")):
+        arguments = [str(tmp_path / name), "--mask-from-alpha", "-o", str(tmp_path / "out.jpg")]
+        assert main(["complete", *arguments, "--model", str(tmp_path / "nothing")]) == 1
+        assert message in capsys.readouterr().err
+
+
 def test_a_folder_on_two_processes(tmp_path: Path, mask_file: Path, model_folder: Path) -> None:
     """Each completes its share of what is left, one that fails is told of once, the figures are those of both."""
     (tmp_path / "images").mkdir()

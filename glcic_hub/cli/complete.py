@@ -56,8 +56,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 
 def _complete_image(options: argparse.Namespace) -> int:
-    from glcic_hub.images.before_after import side_by_side
-    from glcic_hub.images.files import check_output, save_image
+    from glcic_hub.images.before_after import row_size, side_by_side
+    from glcic_hub.images.files import check_fits, check_output, check_sides, load_image, save_image
+    from glcic_hub.images.processing import open_image
     from glcic_hub.images.samples import load_sample
 
     for path in (options.image, options.mask):
@@ -68,7 +69,11 @@ def _complete_image(options: argparse.Namespace) -> int:
         check_output(path, overwrite=options.overwrite)
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ValueError(f"{options.comparison} cannot hold both the result and the comparison")
-    image, mask = load_sample(options.sample) if options.sample else (options.image, options.mask)
+    image, mask = load_sample(options.sample) if options.sample else (load_image(options.image), options.mask)
+    open_image(image)  # says first what is wrong with the image itself
+    check_fits(options.output, image)
+    if options.comparison is not None:
+        check_sides(options.comparison, row_size(image))
     settings = {name: getattr(options, name) for name in ("detail", "blend", "invert_mask", "large_holes")}
     completed = load_pipeline(options)(image, mask, **settings)
     results = [completed]

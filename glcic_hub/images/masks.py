@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from glcic_hub.images.files import load_image, orientation_of
+from glcic_hub.images.exif import orientation_of
+from glcic_hub.images.files import load_image
 from glcic_hub.images.processing import ImageLike, OpenedImage, check_range, load_pil, turn_upright
 
 MASK_THRESHOLD = 0.2
@@ -139,7 +140,8 @@ def random_strokes(random: np.random.Generator, height: int, width: int) -> NDAr
 
 def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:
     """The (H, W) brightness of a mask image, turned upright."""
-    orientation = orientation_of(load_pil(image, name))
+    load_pil(image, name)
+    orientation = orientation_of(image)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     if image.mode.startswith("I;16") or image.mode == "I":
