@@ -17,7 +17,7 @@ from PIL import Image
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.cli.main import main
-from tests.conftest import LAUNCH_TWO, TWO_PROCESSES, make_hole, make_photo
+from tests.conftest import LAUNCH_TWO, TWO_PROCESSES, make_hole, make_photo, make_unreadable
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -201,6 +201,10 @@ def test_folders_that_overlap(run: Run, tmp_path: Path, mask_file: Path) -> None
     shutil.rmtree(images / "out")
     assert run(images, images / "mask.png", "-o", tmp_path / "deep" / "out")[0] == 0
     assert [path.name for path in (tmp_path / "deep" / "out").iterdir()] == ["a.png"]
+    shutil.copy(mask_file, tmp_path / "a.png")
+    (images / "mask.png").unlink()
+    assert run(images, tmp_path, "-o", tmp_path / "other")[0] == 0  # the images lie within the folder of the masks
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["a.png"]
 
 
 def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
@@ -231,6 +235,45 @@ def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
     code, out, err = run(images, masks, "-o", results)
     assert code == 0 and "completed 1 images" in out and "kept 2 that" in out
     assert (results / "a.png").stat() == kept and (results / "d.png").exists()
+
+
+def test_a_folder_of_phones_and_browsers(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that Pillow reads is completed, links are followed, and what is left is named."""
+    images, disk, results = tmp_path / "images", tmp_path / "disk", tmp_path / "out"
+    images.mkdir()
+    disk.mkdir()
+    photo = Image.fromarray(make_photo(46, 61))
+    for name in ("a.jfif", "b.jpe", "c.avif"):
+        photo.save(images / name, None if name != "b.jpe" else "JPEG")
+    photo.save(disk / "d.jpg")
+    (images / "more").symlink_to(disk)
+    (disk / "back").symlink_to(images)
+    (images / "e.heic").touch()
+    (images / "gone.jpg").symlink_to(tmp_path / "gone.jpg")
+    make_unreadable(images, monkeypatch)
+    Image.fromarray(make_hole(46, 61)).save(tmp_path / "mask.png")
+    code, out, err = run(images, tmp_path / "mask.png", "-o", results)
+    assert code == 1 and "completed 4 images" in out
+    lines = [line for line in err.splitlines() if line.startswith("glcic")]
+    assert lines[0] == "glcic: warning: left out 1 files that look like images of other formats: e.heic"
+    assert lines[-1] == "glcic: 2 images failed" and len(lines) == 4
+    assert any(line == f"glcic: error: {images / 'gone.jpg'}: the link leads nowhere" for line in lines)
+    assert any(line.endswith("xxx: cannot be read: File name too long") for line in lines)
+    found = sorted(str(path.relative_to(results)) for path in results.rglob("*.*"))
+    assert found == ["a.png", "b.png", "c.png", "more/d.png"]
+
+
+def test_masks_beside_their_images(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("a.png", "b.jpg"):
+        Image.fromarray(make_photo(46, 61)).save(images / name)
+    for name in ("a_mask001.png", "b.jpg.png"):
+        Image.fromarray(make_hole(46, 61)).save(images / name)
+    code, out, _ = run(images, images, "-o", tmp_path / "out")
+    assert code == 0 and "completed 2 images" in out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+    assert np.array_equal(pixels(tmp_path / "out" / "a.png"), pipe(pixels(images / "a.png"), make_hole(46, 61)))
 
 
 @pytest.mark.parametrize(

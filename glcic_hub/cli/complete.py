@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="?",
         metavar="MASK",
-        help="white = complete; for a folder of images, one mask for all or a folder of masks of the same names",
+        help="white = complete; for a folder of images, one mask for all or a folder of masks, by name",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="a file; for a folder of images a folder"

@@ -17,7 +17,8 @@ from PIL import Image
 
 from glcic_hub.files import first_line
 from glcic_hub.images.exif import orientation_of
-from glcic_hub.images.files import READ_FORMATS, find_images
+from glcic_hub.images.files import READ_FORMATS
+from glcic_hub.images.folders import find_images
 from glcic_hub.images.processing import open_image, to_uint8, turn_upright
 
 if TYPE_CHECKING:  # takes seconds to import, and folders do without

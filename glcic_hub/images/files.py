@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,47 +36,6 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True, "exact": True},
     "TIFF": {"compression": "tiff_adobe_deflate"},
 }
-
-
-def find_images(folder: Path) -> list[Path]:
-    """All images in a folder and its subfolders but the hidden ones, sorted by name.
-
-    Raises:
-        FileNotFoundError: `folder` is not a folder.
-        ValueError: It holds no images.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}")
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
-    if not paths:
-        raise ValueError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return paths
-
-
-def masks_by_name(folder: Path) -> Callable[[Path], Path]:
-    """Makes a function that finds an image's mask in a folder by name, whatever the suffix, or raises a ValueError.
-
-    Raises:
-        FileNotFoundError: `folder` is not a folder.
-        ValueError: It holds no images.
-    """
-    masks: dict[Path, list[Path]] = {}
-    for path in find_images(folder):
-        masks.setdefault(path.relative_to(folder).with_suffix(""), []).append(path)
-
-    def mask_of(image: Path) -> Path:
-        name = image.with_suffix("")
-        if len(masks.get(name, ())) != 1:
-            raise ValueError(f"{folder} holds {'several masks' if name in masks else 'no mask'} called {name}")
-        return masks[name][0]
-
-    return mask_of
 
 
 def load_image(path: str | Path) -> Image.Image:
