@@ -91,6 +91,17 @@ def test_jpeg_output_says_that_it_is_lossy(run: Run, tmp_path: Path, photo_file:
     assert code == 0 and err.count("\n") == 1 and "JPEG changes pixels outside the hole" in err
 
 
+def test_marks_that_are_too_dark_are_a_warning(run: Run, tmp_path: Path, photo_file: Path) -> None:
+    """Once, whatever else is made of the mask."""
+    labels = make_hole(46, 61)
+    labels[30:36, 10:20] = 1
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    outputs = ["-o", tmp_path / "out.png", "--comparison", tmp_path / "row.png"]
+    code, _, err = run(photo_file, tmp_path / "labels.png", *outputs)
+    assert code == 0 and err.count("\n") == 1
+    assert err.startswith("glcic: warning: 60 pixels of the mask are marked by values of up to 1 of 255")
+
+
 def test_an_empty_mask_is_a_warning(run: Run, tmp_path: Path, photo_file: Path) -> None:
     Image.new("L", (61, 46)).save(tmp_path / "empty.png")
     code, _, err = run(photo_file, tmp_path / "empty.png", "-o", tmp_path / "out.png")

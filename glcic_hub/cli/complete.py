@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 from glcic_hub.cli.common import FAILED, OK, add_model, load_pipeline, say
@@ -78,7 +79,9 @@ def _complete_image(options: argparse.Namespace) -> int:
     completed = load_pipeline(options)(image, mask, **settings)
     results = [completed]
     if options.comparison is not None:  # before the result may overwrite the image or the mask
-        results.append(side_by_side(image, mask, completed, invert_mask=options.invert_mask))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the mask, which was read before
+            results.append(side_by_side(image, mask, completed, invert_mask=options.invert_mask))
     for result, path in zip(results, outputs, strict=True):
         save_image(result, path, overwrite=options.overwrite)
         print(f"wrote {path}")
