@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import fsspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from glcic_hub.files import first_line
-from glcic_hub.images.files import READ_FORMATS, find_images
-from glcic_hub.images.processing import open_image, to_uint8
+from glcic_hub.images.exif import orientation_of
+from glcic_hub.images.files import READ_FORMATS
+from glcic_hub.images.folders import find_images
+from glcic_hub.images.processing import open_image, to_uint8, turn_upright
 
 if TYPE_CHECKING:  # takes seconds to import, and folders do without
     import datasets
@@ -199,7 +201,8 @@ def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
                 image.draft("RGB", (short_side, short_side))
                 if image.mode[0] in "IF":  # Pillow makes 16-bit and float images white or black
                     return Image.fromarray(to_uint8(open_image(image).whole()))
-                return ImageOps.exif_transpose(image).convert("RGB")
+                image.load()
+                return turn_upright(image, orientation_of(image)).convert("RGB")
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise UnreadableError(f"cannot read the photograph {photograph.name}: {first_line(error)}") from None
 

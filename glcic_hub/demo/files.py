@@ -18,7 +18,8 @@ from PIL import Image
 
 from glcic_hub.completion.coarse_to_fine import out_of_reach
 from glcic_hub.files import first_line
-from glcic_hub.images.files import READ_FORMATS, load_image, orientation_of, read_exif, save_image
+from glcic_hub.images.exif import orientation_of
+from glcic_hub.images.files import READ_FORMATS, load_image, save_image
 from glcic_hub.images.masks import open_mask, transparent_pixels
 from glcic_hub.images.processing import open_image, to_uint8
 from glcic_hub.pipeline import GLCICPipeline
@@ -200,7 +201,7 @@ def complete_file(
 def upright(path: str) -> str:
     """A file that every browser shows upright: the same, or a copy that is turned."""
     with Image.open(path) as image:
-        if orientation_of(read_exif(image)) == 1 and image.format in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
+        if orientation_of(image) == 1 and image.format in ("JPEG", "PNG", "WEBP", "GIF", "BMP"):
             return path
     copy = new_folder() / "shown.png"
     Image.fromarray(to_uint8(open_image(path).whole())).save(copy, compress_level=1)

@@ -26,7 +26,7 @@ from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.metrics import METRICS, Metric, hole_metrics
 from glcic_hub.evaluation.protocol import HOLES, Case, Protocol, case_opener, short_name
 from glcic_hub.files import first_line, printable, write_text, write_whole
-from glcic_hub.images.files import find_images
+from glcic_hub.images.folders import find_images
 from glcic_hub.images.processing import to_uint8
 
 SETTINGS_FILE = "evaluation.json"

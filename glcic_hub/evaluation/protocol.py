@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from glcic_hub.data.photographs import Folder, Photograph, file_of
 from glcic_hub.evaluation.metrics import SSIM_WINDOW
-from glcic_hub.images.files import READ_FORMATS, masks_by_name
+from glcic_hub.images.files import READ_FORMATS
+from glcic_hub.images.folders import masks_by_name
 from glcic_hub.images.masks import Rectangle, open_mask, random_rectangle, random_strokes
 from glcic_hub.images.processing import open_image, to_uint8
 
