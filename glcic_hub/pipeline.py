@@ -316,6 +316,7 @@ def _open(image: Any, mask: Any, invert_mask: bool, detail: Detail, large_holes:
             f"the image is {width}x{height} pixels as displayed and the mask {hole.shape[1]}x{hole.shape[0]}; "
             "they must be equal"
         )
+    opened = opened.without(hole)
     hint = "; if black marks the hole, invert the mask (invert_mask=True, --invert-mask)" if mask is not None else ""
     if hole.all():
         raise ValueError(f"the mask covers the whole image, so there is nothing to complete it from{hint}")

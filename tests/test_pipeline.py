@@ -45,6 +45,33 @@ def test_what_is_under_the_hole_has_no_influence(pipe: GLCICPipeline, detail: De
     assert np.array_equal(first, second)
 
 
+@pytest.mark.parametrize(("detail", "blend"), WAYS)
+@pytest.mark.parametrize("kind", ["array", "tensor", "PIL image"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, -1.8e308, 255])
+def test_no_value_matters_under_the_hole(
+    pipe: GLCICPipeline, kind: str, value: float, detail: Detail, blend: Blend
+) -> None:
+    """Such as NaN, or the number that a sensor writes where it has no data."""
+    mask = make_hole(46, 61) > 0
+    grey = make_photo(46, 61)[..., 0] / 255
+    damaged = np.where(mask, value, grey)
+
+    def complete(values: NDArray[np.float64]) -> NDArray[Any]:
+        if kind == "PIL image":
+            with np.errstate(over="ignore"):
+                image = Image.fromarray(values.astype(np.float32))
+            return np.asarray(pipe(image, mask, detail=detail, blend=blend))
+        colour = values[..., None].repeat(3, 2)
+        if kind == "tensor":
+            return pipe(torch.from_numpy(colour.transpose(2, 0, 1)), mask, detail=detail, blend=blend).numpy()
+        return pipe(colour, mask, detail=detail, blend=blend)
+
+    assert equal(complete(damaged), complete(grey))
+    damaged[0, 0] = value
+    with pytest.raises(ValueError, match=r"NaN or infinity|must be in \[0, 1\]"):
+        complete(damaged)
+
+
 def test_padding_keeps_the_image_in_place(pipe: GLCICPipeline) -> None:
     """A size that needs no padding gives the same as the network alone."""
     photo, mask = make_photo(48, 64), make_hole(48, 64) > 0

@@ -34,7 +34,7 @@ def side_by_side(
     """
     opened = open_image(image)
     hole = transparent_pixels(opened) if mask is None else open_mask(mask, invert=invert_mask)
-    original, filled = (to_uint8(one.whole()) for one in (opened, open_image(completed)))
+    original, filled = (to_uint8(one.whole()) for one in (opened.without(hole), open_image(completed)))
     return grid([[np.where(hole[..., None], np.uint8(255), original), filled, original]])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -51,16 +51,37 @@ class OpenedImage:
         put: Takes completed patches, and whether what they complete is to become opaque or keep its alpha; gives a new
             image of the kind that was opened, completed where the patches say and equal to the original bit for bit
             elsewhere.
+        name: What messages call it.
     """
 
     rgb: Pixels | PilPixels
     alpha: NDArray[np.uint8] | None
     put: Callable[[Sequence[Patch], bool], AnyImage]
+    name: str
 
     def whole(self) -> Pixels:
-        """All of `rgb`."""
+        """All of `rgb`.
+
+        Raises:
+            ValueError: There is NaN, infinity or a value outside [0, 1].
+        """
+        if not isinstance(self.rgb, PilPixels) and self.rgb.dtype != np.uint8:
+            check_range(self.rgb, self.name)
         height, width, _ = self.rgb.shape
         return self.rgb[slice(0, height), slice(0, width)]
+
+    def without(self, hole: NDArray[np.bool_]) -> OpenedImage:
+        """Returns the image with black for what its hole (H, W) holds, if that is not in [0, 1].
+
+        Raises:
+            ValueError: There is NaN, infinity or a value outside [0, 1] outside the hole.
+        """
+        if isinstance(self.rgb, PilPixels) or self.rgb.dtype == np.uint8:
+            return self
+        if self.rgb.min() >= 0 and self.rgb.max() <= 1:  # and no NaN
+            return self
+        check_range(self.rgb[~hole], self.name)
+        return replace(self, rgb=np.where(hole[..., None], np.float32(0), self.rgb))
 
 
 class PilPixels:
@@ -96,7 +117,7 @@ def open_image(image: ImageLike) -> OpenedImage:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The image is broken, of another kind, shape or range, or less than 4 pixels high or wide.
+        ValueError: The image is broken, of another kind or shape, or less than 4 pixels high or wide.
     """
     if isinstance(image, (str, Path)):
         opened = _from_pil(load_image(image), name=str(image))
@@ -150,14 +171,15 @@ def _from_pil(image: Image.Image, name: str) -> OpenedImage:
     if stored.mode in ("I;16", "F"):
         grey = np.asarray(turn_upright(stored, orientation)).astype(np.float32)
         grey /= 65535 if stored.mode == "I;16" else 1
-        check_range(grey, f"{name} (mode {stored.mode})")
         rgb = np.repeat(grey[..., None], 3, axis=2)
-        return OpenedImage(rgb, None, lambda patches, _: _put_grey(stored, info, orientation, patches))
+        return OpenedImage(
+            rgb, None, lambda patches, _: _put_grey(stored, info, orientation, patches), f"{name} (mode {stored.mode})"
+        )
     if stored.mode not in _EDITABLE_MODES:
         raise ValueError(f"{name} has the mode {stored.mode}; convert it to RGB first")
     upright = turn_upright(stored, orientation)
     alpha = np.asarray(upright.convert("RGBA").getchannel("A")) if stored.has_transparency_data else None
-    return OpenedImage(PilPixels(upright), alpha, lambda *what: _put_pil(upright, info, orientation, *what))
+    return OpenedImage(PilPixels(upright), alpha, lambda *what: _put_pil(upright, info, orientation, *what), name)
 
 
 def _to_uint16(image: Image.Image, name: str) -> Image.Image:
@@ -227,8 +249,8 @@ def _from_array(image: NDArray[Any]) -> OpenedImage:
     if image.dtype == np.uint8:
         rgb = image
     elif np.issubdtype(image.dtype, np.floating):
-        check_range(image, "image array")
-        rgb = image.astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # infinity is refused, or in the hole
+            rgb = image.astype(np.float32, copy=False)
     else:
         raise ValueError(f"image array must be uint8 or float, not {image.dtype}")
 
@@ -239,7 +261,7 @@ def _from_array(image: NDArray[Any]) -> OpenedImage:
             result[box.slices][hole] = fill[hole]
         return result
 
-    return OpenedImage(rgb, None, put)
+    return OpenedImage(rgb, None, put, "image array")
 
 
 def _from_tensor(image: torch.Tensor) -> OpenedImage:
@@ -247,17 +269,16 @@ def _from_tensor(image: torch.Tensor) -> OpenedImage:
         raise ValueError(f"image tensor must be float (3, H, W), got {image.dtype} {tuple(image.shape)}")
     image = image.detach()
     rgb = image.cpu().float().permute(1, 2, 0).numpy()
-    check_range(rgb, "image tensor")
 
     def put(patches: Sequence[Patch], _: bool) -> torch.Tensor:
         result = image.clone()
         for box, completed, hole in patches:
             fill = torch.from_numpy(completed).permute(2, 0, 1).to(image)
             area = (slice(None), *box.slices)
-            result[area] = torch.where(torch.from_numpy(hole).to(image.device), fill, image[area])
+            result[area] = torch.where(torch.from_numpy(hole).to(image.device), fill, result[area])
         return result
 
-    return OpenedImage(rgb, None, put)
+    return OpenedImage(rgb, None, put, "image tensor")
 
 
 def check_range(values: NDArray[Any], name: str) -> None:

@@ -69,7 +69,8 @@ class CompletionNetwork(nn.Module):
         """Computes C(x, M): what the network would put at every pixel, inside the hole and outside.
 
         Args:
-            image: (B, 3, H, W) RGB in [0, 1]; H and W multiples of 4. What it holds inside the hole is ignored.
+            image: (B, 3, H, W) RGB in [0, 1]; H and W multiples of 4. What it holds inside the hole does not
+                matter, be it NaN.
             mask: (B, 1, H, W), 1 = pixel to complete, 0 = known pixel.
 
         Returns:
@@ -81,9 +82,9 @@ class CompletionNetwork(nn.Module):
     def encode_input(self, image: Tensor, mask: Tensor) -> Tensor:
         """The (B, 4, H, W) input of the first layer; takes what `forward` does."""
         if self.order == "relu-norm":
-            known = image * (1 - mask) + self.mean_pixel * mask
+            known = torch.where(mask > 0, self.mean_pixel, image)
         else:  # the hole holds the mean pixel; less the mean, that is 0 (sec. 3.1)
-            known = (image - self.mean_pixel) * (1 - mask)
+            known = torch.where(mask > 0, 0, image - self.mean_pixel)
         return torch.cat([known, mask], dim=1)
 
 
