@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from glcic_hub.cli.common import FAILED, OK, add_model, load_pipeline, say
+from glcic_hub.images.files import MAX_PIXELS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--comparison", type=Path, metavar="FILE", help="also write hole, result and original in a row"
     )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"greatest size of a file that is read, for the memory it takes (default: {MAX_PIXELS})",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what OUT holds already")
     add_model(parser)
 
@@ -69,11 +77,13 @@ def _complete_image(options: argparse.Namespace) -> int:
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ValueError(f"{options.comparison} cannot hold both the result and the comparison")
     image, mask = load_sample(options.sample) if options.sample else (options.image, options.mask)
-    settings = {name: getattr(options, name) for name in ("detail", "blend", "invert_mask", "large_holes")}
+    names = ("detail", "blend", "invert_mask", "large_holes", "max_pixels")
+    settings = {name: getattr(options, name) for name in names}
     completed = load_pipeline(options)(image, mask, **settings)
     results = [completed]
     if options.comparison is not None:  # before the result may overwrite the image or the mask
-        results.append(side_by_side(image, mask, completed, invert_mask=options.invert_mask))
+        shown = side_by_side(image, mask, completed, invert_mask=options.invert_mask, max_pixels=options.max_pixels)
+        results.append(shown)
     for result, path in zip(results, outputs, strict=True):
         save_image(result, path, overwrite=options.overwrite)
         print(f"wrote {path}")
@@ -100,6 +110,7 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
         blend=options.blend,
         invert_mask=options.invert_mask,
         large_holes=options.large_holes,
+        max_pixels=options.max_pixels,
         overwrite=options.overwrite,
     )
     accelerator.end_training()

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from glcic_hub.images.masks import open_mask, transparent_pixels
+from glcic_hub.images.files import MAX_PIXELS
+from glcic_hub.images.masks import hole_of
 from glcic_hub.images.processing import ImageLike, open_image, to_uint8
 
 GAP = 8
@@ -16,7 +17,12 @@ GAP = 8
 
 
 def side_by_side(
-    image: ImageLike, mask: ImageLike | None, completed: ImageLike, *, invert_mask: bool = False
+    image: ImageLike,
+    mask: ImageLike | None,
+    completed: ImageLike,
+    *,
+    invert_mask: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Puts the image with the hole in white, the completed image and the original in a row, upright, as RGB.
 
@@ -25,6 +31,7 @@ def side_by_side(
         mask: What the pipeline was given.
         completed: What the pipeline returned.
         invert_mask: What the pipeline was given.
+        max_pixels: What the pipeline was given.
 
     Returns:
         An RGB image, three times as wide as the image and two gaps of 8 pixels.
@@ -32,8 +39,8 @@ def side_by_side(
     Raises:
         ValueError: As the pipeline.
     """
-    opened = open_image(image)
-    hole = transparent_pixels(opened) if mask is None else open_mask(mask, invert=invert_mask)
+    opened = open_image(image, max_pixels=max_pixels)
+    hole = hole_of(opened, mask, invert=invert_mask, max_pixels=max_pixels)
     original, filled = (to_uint8(one.whole()) for one in (opened.without(hole), open_image(completed)))
     return grid([[np.where(hole[..., None], np.uint8(255), original), filled, original]])
 

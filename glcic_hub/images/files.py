@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeGuard
 
 from PIL import Image, UnidentifiedImageError
 
 from glcic_hub.files import first_line, write_whole
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
+
+MAX_PIXELS = 178_956_970
+"""The most pixels that a file may have unless more are allowed; Pillow's own limit."""
 
 READ_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _WRITE_FORMATS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -77,21 +82,45 @@ def masks_by_name(folder: Path) -> Callable[[Path], Path]:
     return mask_of
 
 
-def load_image(path: str | Path) -> Image.Image:
+def is_file(image: object) -> TypeGuard[str | Path | BinaryIO]:
+    """Tells whether an image is a path, or a file opened for reading."""
+    return isinstance(image, (str, os.PathLike)) or hasattr(image, "read")
+
+
+def name_of(file: str | Path | BinaryIO) -> str:
+    """What messages call a file: its path, if it has one."""
+    return str(getattr(file, "name", "the file")) if hasattr(file, "read") else str(file)
+
+
+def load_image(file: str | Path | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Reads an image's file whole: JPEG, PNG, WebP, TIFF, BMP or GIF.
+
+    Args:
+        file: A path, or a file opened for reading bytes.
+        max_pixels: The most pixels that it may have.
 
     Raises:
         FileNotFoundError: No such file.
         PermissionError: It must not be read.
-        ValueError: It is a folder, no image, broken, animated, or so large that Pillow takes it for an attack.
+        ValueError: It is a URL or a folder, no image, broken, animated, or too large.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file {path}")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not an image")
+    path = name_of(file)
+    if path.startswith(("http://", "https://")):
+        raise ValueError(
+            f'{path} is not downloaded; load it yourself: PIL.Image.open(urllib.request.urlopen("{path}"))'
+        )
+    if not hasattr(file, "read"):
+        if not Path(path).exists():
+            raise FileNotFoundError(f"no file {path}")
+        if Path(path).is_dir():
+            raise ValueError(f"{path} is a folder, not an image")
     try:
-        with Image.open(path, formats=READ_FORMATS) as image:
+        with _without_pillows_limit(), Image.open(file, formats=READ_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ValueError(
+                    f"it is {image.width}x{image.height} pixels, and at most {max_pixels} are read unless you allow "
+                    f"more (max_pixels={image.width * image.height}, --max-pixels {image.width * image.height})"
+                )
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # the further frames of MPO are previews
                 raise ValueError(f"it holds {frames} frames; give one image a file")
@@ -104,6 +133,25 @@ def load_image(path: str | Path) -> Image.Image:
                          f"{', '.join(READ_FORMATS)}") from None  # fmt: skip
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise ValueError(f"cannot read {path}: {first_line(error)}") from None
+
+
+_reading = threading.Lock()
+_pillows_limit: list[int | None] = []  # once for each file that is being read
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Lifts Pillow's limit, which is a global, while any thread reads a file."""
+    with _reading:
+        _pillows_limit.append(_pillows_limit[0] if _pillows_limit else Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        with _reading:
+            limit = _pillows_limit.pop()
+            if not _pillows_limit:
+                Image.MAX_IMAGE_PIXELS = limit
 
 
 def load_pixels(image: Image.Image) -> None:
