@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from glcic_hub.distributed import join_processes
 from glcic_hub.files import first_line
-from glcic_hub.images.files import check_fits, check_output, load_image, save_image
+from glcic_hub.images.files import MAX_PIXELS, check_fits, check_output, load_image, save_image
 from glcic_hub.images.folders import left_out_line, masks_by_name, search_folder, split_masks
 from glcic_hub.pipeline import Blend, Detail, GLCICPipeline, LargeHoles
 
@@ -46,6 +46,7 @@ def complete_folder(
     blend: Blend = "none",
     invert_mask: bool = False,
     large_holes: LargeHoles = "coarse_to_fine",
+    max_pixels: int = MAX_PIXELS,
     overwrite: bool = False,
 ) -> Outcome:
     """Completes every image of a folder and its subfolders, with a progress bar.
@@ -64,6 +65,7 @@ def complete_folder(
         blend: As for the pipeline.
         invert_mask: As for the pipeline.
         large_holes: As for the pipeline.
+        max_pixels: As for the pipeline.
         overwrite: Replace images that are in `output` already.
 
     Returns:
@@ -117,9 +119,17 @@ def complete_folder(
             check_output(result, overwrite=overwrite)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
-                image = load_image(path)
+                image = load_image(path, max_pixels=max_pixels)
                 check_fits(result, image)
-                image = pipe(image, mask, detail=detail, blend=blend, invert_mask=invert_mask, large_holes=large_holes)
+                image = pipe(
+                    image,
+                    mask,
+                    detail=detail,
+                    blend=blend,
+                    invert_mask=invert_mask,
+                    large_holes=large_holes,
+                    max_pixels=max_pixels,
+                )
                 save_image(image, result, overwrite=overwrite)
             for warning in caught:
                 warnings.warn(f"{path}: {warning.message}", stacklevel=2)

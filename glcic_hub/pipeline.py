@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeAlias, TypedDict, cast, overload
 
 import numpy as np
 import torch
@@ -21,15 +21,16 @@ from glcic_hub.completion.receptive_field import REACH
 from glcic_hub.config import GLCICConfig
 from glcic_hub.hub.model_files import load_model, save_model
 from glcic_hub.images.before_after import side_by_side
-from glcic_hub.images.masks import open_mask, transparent_pixels
-from glcic_hub.images.processing import AnyImage, ImageLike, OpenedImage, open_image
+from glcic_hub.images.files import MAX_PIXELS
+from glcic_hub.images.masks import hole_of, masks_of
+from glcic_hub.images.processing import AnyImage, ImageLike, OpenedImage, is_batch, open_image, stack
 from glcic_hub.images.samples import load_sample
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-PathOrPil: TypeAlias = str | Path | Image.Image
+PathOrPil: TypeAlias = str | Path | BinaryIO | Image.Image
 Blend = Literal["none", "poisson"]
 Detail = Literal["exemplars", "none"]
 LargeHoles = Literal["coarse_to_fine", "direct"]
@@ -44,6 +45,7 @@ class Settings(TypedDict, total=False):
     detail: Detail
     invert_mask: bool
     large_holes: LargeHoles
+    max_pixels: int
 
 
 PIXELS_AT_ONCE = 2**22
@@ -205,17 +207,19 @@ class GLCICPipeline:
         blend: Blend = "none",
         invert_mask: bool = False,
         large_holes: LargeHoles = "coarse_to_fine",
+        max_pixels: int = MAX_PIXELS,
     ) -> AnyImage | list[AnyImage]:
-        """Completes one image, or a list of them.
+        """Completes one image, or a list or batch of them.
 
         Args:
-            image: A path, a PIL image, a uint8 or float NumPy array (H, W, 3), or a float tensor (3, H, W); floats in
-                [0, 1]; RGB. Any size from 4×4 pixels on. Or a list of these.
-            mask: White, 1 or True = pixel to complete. The same kinds with one channel; the size is the image's as it
-                is displayed, that is, turned as its EXIF orientation says. Any number of holes of any shape. Soft
-                masks count from 0.2 on. None takes the pixels that are not fully
-                opaque, which come back opaque. For a list
-                of images, one mask for all or a list of as many.
+            image: A path or a file opened for reading; a PIL image; a NumPy array (H, W, 3), (H, W, 1), (H, W, 4) or
+                (H, W); or a tensor (3, H, W), (1, H, W), (4, H, W) or (H, W). RGB, grey, or RGB and alpha; uint8, or
+                float in [0, 1] outside the hole. Any size from 4×4 pixels on. Or a list of these; or a batch, an
+                array or a tensor with an axis more at the front.
+            mask: White, 1 or True = pixel to complete. The same kinds with one channel or three equal ones; the size
+                is the image's as it is displayed, that is, turned as its EXIF orientation says. Any number of holes of
+                any shape. Soft masks count from 0.2 on. None takes the pixels that are not fully opaque, which come
+                back opaque. For a list or batch of images, one mask for all, or a list or batch of as many.
             detail: `"exemplars"`: the network completes a small copy, and the hole gets the detail of what looks like
                 that around it in the image. `"none"`: the network's fill at full size, as in the paper; it is soft.
             blend: `"none"`: the fill as it is. `"poisson"`: blended into the surroundings (sec. 3.5), which is of use
@@ -224,13 +228,15 @@ class GLCICPipeline:
             large_holes: With `detail="none"`, what is done about a hole with pixels farther than 150 from anything
                 known, which the network cannot complete (sec. 4.8). `"coarse_to_fine"`: it is completed in a smaller
                 copy first. `"direct"`: nothing; a `UserWarning` says how much of the hole is out of reach.
+            max_pixels: The most pixels that a file of an image or a mask may have. What they take of memory stands in
+                `docs/images.md`.
 
         Returns:
-            An image of the image's kind (a PIL image for a path), size, mode, alpha, EXIF orientation and ICC
-            profile, equal to the image bit for bit outside the hole; a list for a list. Of modes two do not stay: I
-            becomes I;16, and one colour that stands for transparency an alpha channel. The arguments are not changed.
-            With an empty mask the image comes back unchanged, with a `UserWarning`. Where nothing around a hole can
-            be copied, another says that it has the network's fill alone.
+            An image of the image's kind (a PIL image for a path or file), size, mode, alpha, EXIF orientation and ICC
+            profile, equal to the image bit for bit outside the hole; a list for a list, a batch for a batch. Of modes
+            two do not stay: I becomes I;16, and one colour that stands for transparency an alpha channel. The
+            arguments are not changed. With an empty mask the image comes back unchanged, with a `UserWarning`. Where
+            nothing around a hole can be copied, another says that it has the network's fill alone.
 
         Raises:
             FileNotFoundError: A file does not exist.
@@ -246,21 +252,19 @@ class GLCICPipeline:
             raise ValueError(f'blend must be "none" or "poisson", not {blend!r}')
         if large_holes not in ("coarse_to_fine", "direct"):
             raise ValueError(f'large_holes must be "coarse_to_fine" or "direct", not {large_holes!r}')
-        listed = isinstance(image, (list, tuple))
-        images = list(image) if isinstance(image, (list, tuple)) else [image]
-        masks = list(mask) if isinstance(mask, (list, tuple)) and listed else [mask] * len(images)
-        if len(masks) != len(images):
-            raise ValueError(
-                f"{len(images)} images and {len(masks)} masks; give one mask for each image, or one for all"
-            )
+        several = isinstance(image, (list, tuple)) or is_batch(image)
+        images = list(cast(Iterable[Any], image)) if several else [image]
+        masks = masks_of(mask, len(images)) if several else [mask]
         completed: list[AnyImage] = []
         opened: list[_Opened] = []
         for number, (one_image, one_mask) in enumerate(zip(images, masks, strict=True), start=1):
-            opened.append(_open(one_image, one_mask, invert_mask, detail, large_holes))
+            opened.append(_open(one_image, one_mask, invert_mask, detail, large_holes, max_pixels))
             if number == len(images) or sum(one.hole.size for one in opened) >= PIXELS_AT_ONCE:
                 completed += self._complete(opened, detail, blend)
                 opened = []
-        return completed if listed else completed[0]
+        if is_batch(image):
+            return stack(completed)
+        return completed if several else completed[0]
 
     def _complete(self, opened: Sequence[_Opened], detail: Detail, blend: Blend) -> list[AnyImage]:
         """Completes several images.
@@ -305,17 +309,20 @@ class _Opened(NamedTuple):
     opaque: bool  # what is completed becomes opaque
 
 
-def _open(image: Any, mask: Any, invert_mask: bool, detail: Detail, large_holes: LargeHoles) -> _Opened:
+def _open(
+    image: Any, mask: Any, invert_mask: bool, detail: Detail, large_holes: LargeHoles, max_pixels: int
+) -> _Opened:
     if mask is None and invert_mask:
         raise ValueError("there is no mask to invert: none was given")
-    opened = open_image(image)
-    hole = transparent_pixels(opened) if mask is None else open_mask(mask, invert=invert_mask)
+    opened = open_image(image, max_pixels=max_pixels)
+    hole = hole_of(opened, mask, invert=invert_mask, max_pixels=max_pixels)
     height, width = opened.rgb.shape[:2]
     if hole.shape != (height, width):
         raise ValueError(
             f"the image is {width}x{height} pixels as displayed and the mask {hole.shape[1]}x{hole.shape[0]}; "
             "they must be equal"
         )
+    opened = opened.without(hole)
     hint = "; if black marks the hole, invert the mask (invert_mask=True, --invert-mask)" if mask is not None else ""
     if hole.all():
         raise ValueError(f"the mask covers the whole image, so there is nothing to complete it from{hint}")

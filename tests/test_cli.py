@@ -143,10 +143,11 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "other size": ([photo, folder / "small mask.png", "-o", out], "61x46 pixels as displayed and the mask 30x20"),
         "full mask": ([photo, folder / "full mask.png", "-o", out], "covers the whole image"),
         "tiny image": ([folder / "tiny.png", folder / "tiny mask.png", "-o", out], "3x9 pixels; the least is 4x4"),
-        "bomb": ([folder / "bomb.png", mask, "-o", out], "bomb.png: Image size (196000000 pixels) exceeds limit"),
+        "bomb": ([folder / "bomb.png", mask, "-o", out], "14000x14000 pixels, and at most 178956970 are read"),
+        "pixels": ([photo, mask, "-o", out, "--max-pixels", "2805"], "it is 61x46 pixels, and at most 2805 are read"),
         "16-bit colour": ([folder / "deep.png", mask, "-o", out], "deep.png: it has 16 bits a channel"),
         "animation": ([folder / "animated.gif", mask, "-o", out], "2 frames"),
-        "NaN": ([folder / "nan.tif", mask, "-o", out], "NaN"),
+        "NaN": ([folder / "nan.tif", mask, "-o", out.with_suffix(".tif")], "NaN"),
         "no alpha": ([photo, "--mask-from-alpha", "-o", out], "no transparent pixels"),
         "no folder": ([photo, mask, "-o", folder / "no" / "out.png"], "does not exist"),
         "unwritable folder": ([photo, mask, "-o", "/proc/out.png"], "cannot write /proc/out.png"),
@@ -366,6 +367,9 @@ def test_folder_with_one_mask_for_all(run: Run, tmp_path: Path, mask_file: Path)
     code, _, err = run(tmp_path / "images", mask_file, "-o", tmp_path / "out")
     assert code == 0 and "glcic:" not in err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
+
+    code, _, err = run(tmp_path / "images", mask_file, "-o", tmp_path / "out", "--overwrite", "--max-pixels", "2805")
+    assert code == 1 and err.count("--max-pixels 2806") == 2
 
     Image.new("L", (61, 46)).save(mask_file)
     code, _, err = run(tmp_path / "images", mask_file, "-o", tmp_path / "out", "--overwrite")

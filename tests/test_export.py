@@ -49,6 +49,21 @@ def test_onnx_completes_as_the_pipeline(pipe: GLCICPipeline, onnx_file: Path, si
     np.testing.assert_allclose(alone, completed[:1], atol=1e-5)
 
 
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_nan_under_the_hole_does_not_matter(pipe: GLCICPipeline, onnx_file: Path, tmp_path: Path, format: str) -> None:
+    photos, masks = cases(46, 61)
+    damaged = np.where(masks[..., None] > 0.2, np.float32(np.nan), photos)
+    images = [image.transpose(0, 3, 1, 2).copy() for image in (photos, damaged)]
+    if format == "onnx":
+        session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+        whole, holed = (session.run(None, {"image": image, "mask": masks[:, None]})[0] for image in images)
+    else:
+        export(pipe.network, tmp_path / "glcic.pt2", "torch")
+        program = torch.export.load(tmp_path / "glcic.pt2").module()
+        whole, holed = (program(torch.from_numpy(image), torch.from_numpy(masks)[:, None]).numpy() for image in images)
+    assert np.array_equal(whole, holed) and np.isfinite(holed).all()
+
+
 def test_onnx_file(onnx_file: Path) -> None:
     model = onnx.load(onnx_file)
     onnx.checker.check_model(onnx.shape_inference.infer_shapes(model, strict_mode=True), full_check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from glcic_hub import GLCICPipeline
+from glcic_hub.images.before_after import side_by_side
 from glcic_hub.images.files import load_image, save_image
 from glcic_hub.images.processing import open_image
 from glcic_hub.pipeline import Blend, Detail
@@ -212,6 +214,109 @@ def test_paths_images_and_arrays_agree(
     assert equal(pipe(Image.fromarray(photo), Image.fromarray(mask)), expected)
 
 
+PHOTO, HOLE = make_photo(HEIGHT, WIDTH), make_hole(HEIGHT, WIDTH) > 0
+GREY = np.asarray(RGB.convert("L"))
+KINDS = {
+    "grey": GREY,
+    "grey, one channel": GREY[..., None],
+    "RGB": PHOTO,
+    "RGB and alpha": np.dstack([PHOTO, np.where(HOLE, np.uint8(7), np.uint8(255))]),
+}
+
+
+def as_tensor(array: NDArray[Any]) -> torch.Tensor:
+    """(H, W) as it is, (..., H, W, C) as (..., C, H, W)."""
+    return torch.from_numpy((array if array.ndim == 2 else np.moveaxis(array, -1, -3)).copy())
+
+
+def as_array(image: Any) -> NDArray[Any]:
+    """The opposite of `as_tensor`, of a tensor."""
+    array = np.asarray(image)
+    return array if isinstance(image, np.ndarray) or array.ndim == 2 else np.moveaxis(array, -3, -1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("name", KINDS)
+def test_kinds_of_arrays_and_tensors(pipe: GLCICPipeline, name: str, tensor: bool, dtype: type) -> None:
+    """The result has the image's shape and dtype, and what a PIL image of the same colours gets."""
+    array = KINDS[name] if dtype == np.uint8 else (KINDS[name] / 255).astype(dtype)
+    image: Any = as_tensor(array) if tensor else array
+    result = pipe(image, HOLE, detail="none")
+    assert type(result) is type(image) and (result.shape, result.dtype) == (image.shape, image.dtype)
+    completed = as_array(result)
+    assert np.array_equal(completed[~HOLE], array[~HOLE])
+    expected = np.asarray(pipe(Image.fromarray(KINDS[name].squeeze()), HOLE, detail="none")).reshape(array.shape)
+    levels = completed if dtype == np.uint8 else np.rint(completed * 255)
+    assert np.abs(levels - expected.astype(int)).max() <= 1
+    if name == "RGB and alpha":
+        opaque = as_array(pipe(image, detail="none"))  # completes what is transparent
+        assert np.array_equal(opaque[..., :3], completed[..., :3])
+        assert (opaque[..., 3] == (255 if dtype == np.uint8 else 1)).all()
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
+def test_subclasses_of_arrays(pipe: GLCICPipeline) -> None:
+    assert equal(pipe(GREY.view(np.matrix), HOLE.view(np.matrix)), pipe(GREY, HOLE))
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("name", ["RGB", "RGB and alpha"])
+def test_batches(pipe: GLCICPipeline, name: str, tensor: bool) -> None:
+    """Each image of a batch is completed as it is alone, whatever form the masks have."""
+    arrays, holes = np.stack([KINDS[name], KINDS[name][::-1]]), np.stack([HOLE, HOLE[::-1]])
+    batch: Any = as_tensor(arrays) if tensor else arrays
+    alone = [pipe(image, hole, detail="none") for image, hole in zip(batch, holes, strict=True)]
+    channels: Any = as_tensor(holes[..., None]) if tensor else holes[..., None]
+    for masks in (holes, channels, list(holes), torch.from_numpy(holes)):
+        result = pipe(batch, masks, detail="none")
+        assert type(result) is type(batch) and result.shape == batch.shape
+        assert all(equal(*pair) for pair in zip(result, alone, strict=True))
+    for one_for_all in (HOLE, HOLE[None], channels[:1]):
+        assert equal(pipe(batch, one_for_all, detail="none")[0], alone[0])
+    assert equal(pipe(batch[:1], channels[:1], detail="none"), alone[0][None])
+    assert equal(pipe(list(batch), channels, detail="none")[1], alone[1])
+    with pytest.raises(ValueError, match="2 images and 3 masks"):
+        pipe(batch, channels[[0, 1, 1]])
+
+
+def test_opened_files(pipe: GLCICPipeline, photo_file: Path, mask_file: Path) -> None:
+    image, mask = (io.BytesIO(file.read_bytes()) for file in (photo_file, mask_file))
+    expected = pipe(photo_file, mask_file)
+    for _ in range(2):  # wherever reading has come to
+        assert equal(pipe(image, mask), expected)
+    with mask_file.open("rb") as opened, pytest.raises(ValueError, match="cannot read the file: it is not an image"):
+        pipe(io.BytesIO(b"text"), opened)
+
+
+def test_urls_are_not_downloaded(pipe: GLCICPipeline) -> None:
+    line = r'PIL\.Image\.open\(urllib\.request\.urlopen\("https://example\.com/a\.png"\)\)'
+    with pytest.raises(ValueError, match=line):
+        pipe("https://example.com/a.png", HOLE)
+    with pytest.raises(ValueError, match=line):
+        pipe(RGB, "https://example.com/a.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_files_of_many_pixels(
+    pipe: GLCICPipeline, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our limit is an argument, and Pillow's, which is a global of all that use it, does not count."""
+    with_alpha().convert("LA" if suffix == ".tif" else "RGB").save(tmp_path / f"photo{suffix}")
+    Image.fromarray(HOLE).save(tmp_path / "mask.png")
+    files = tmp_path / f"photo{suffix}", tmp_path / "mask.png"
+    message = rf"photo{suffix}: it is 61x46 pixels, and at most 2805 are read .*max_pixels=2806, --max-pixels 2806"
+    with pytest.raises(ValueError, match=message):
+        pipe(*files, max_pixels=HEIGHT * WIDTH - 1)
+    with pytest.raises(ValueError, match=r"mask\.png: it is 61x46 pixels"):
+        pipe(RGB, files[1], max_pixels=HEIGHT * WIDTH - 1)
+    expected = pipe(*files, max_pixels=HEIGHT * WIDTH)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # a fourteenth of what Pillow would open
+    assert equal(pipe(*files), expected)
+    assert side_by_side(*files, expected).height == HEIGHT
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
 def test_colours_are_not_swapped(photo_file: Path, photo: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(open_image(photo_file).whole(), photo)
 
@@ -247,17 +352,17 @@ def test_what_would_be_lost_is_refused(tmp_path: Path, image: Image.Image, suffi
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((8, 8), np.uint8), r"must be \(H, W, 3\), got \(8, 8\)"),
-        (np.zeros((8, 8, 4), np.uint8), r"got \(8, 8, 4\)"),
-        (np.zeros((8, 8, 3), np.int32), "uint8 or float, not int32"),
+        (np.zeros((8, 8, 2), np.uint8), r"must be \(H, W\), or \(H, W, C\) with 1, 3 or 4 channels, got \(8, 8, 2\)"),
+        (np.zeros((3, 8, 8), np.uint8), r"got \(3, 8, 8\)"),
+        (np.zeros((8, 8, 3), np.int32), r"uint8, or float in \[0, 1\], not int32"),
         (np.full((8, 8, 3), np.nan), "NaN"),
         (np.full((8, 8, 3), np.inf, np.float32), "infinity"),
         (np.full((8, 8, 3), 255.0), r"must be in \[0, 1\], and is in \[255, 255\]"),
         (np.full((8, 8, 3), -0.1), r"\[-0.1, -0.1\]"),
         (np.zeros((3, 8, 3), np.uint8), "image is 8x3 pixels; the least is 4x4"),
         (np.zeros((0, 8, 3)), "image is 8x0 pixels"),
-        (torch.zeros(8, 8, 3), r"float \(3, H, W\), got torch.float32 \(8, 8, 3\)"),
-        (torch.zeros(3, 8, 8, dtype=torch.uint8), "torch.uint8"),
+        (torch.zeros(8, 8, 3), r"must be \(H, W\), or \(C, H, W\) with 1, 3 or 4 channels, got \(8, 8, 3\)"),
+        (torch.zeros(3, 8, 8, dtype=torch.int16), "not torch.int16"),
         (torch.full((3, 8, 8), torch.nan), "NaN"),
         (Image.new("LAB", (8, 8)), "mode LAB"),
         (Image.fromarray(np.full((8, 8), 300, np.float32)), r"must be in \[0, 1\]"),

@@ -32,6 +32,14 @@ def transparent_strokes() -> Image.Image:
         HOLE.astype(np.int64),
         HOLE.astype(np.float32),
         HOLE[..., None],
+        HOLE[None],
+        np.repeat(HOLE[..., None], 3, axis=2),
+        np.repeat(HOLE[..., None].astype(np.uint8) * 255, 3, axis=2),
+        HOLE[..., None] * np.array([0, 0, 255], np.uint8),
+        HOLE[..., None] * np.array([0, 255, 0, 255], np.uint8),
+        HOLE[..., None] * np.array([0.5, 0, 0]),
+        torch.from_numpy(HOLE)[None, None],
+        torch.from_numpy(HOLE).byte().expand(3, 20, 30),
         torch.from_numpy(HOLE),
         torch.from_numpy(HOLE).float()[None],
         torch.from_numpy(HOLE).bfloat16(),
@@ -89,7 +97,7 @@ def test_jpeg_masks_leave_no_rim_and_no_specks() -> None:
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (np.zeros((8, 8, 3), np.uint8), r"one channel, \(H, W\); got shape \(8, 8, 3\)"),
+        (np.zeros((8, 8, 2), np.uint8), r"must be \(H, W\), or have 1 or 3 channels; got shape \(8, 8, 2\)"),
         (np.full((8, 8), 0.5) * 255, r"float mask must be in \[0, 1\]"),
         (np.full((8, 8), np.nan), "NaN"),
         (np.full((8, 8), -1), r"and is in \[-1, -1\]"),

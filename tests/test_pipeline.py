@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,33 @@ def test_what_is_under_the_hole_has_no_influence(pipe: GLCICPipeline, detail: De
     damaged = np.where(mask[..., None], make_photo(46, 61, seed=7), photo)
     first, second = (pipe(image, mask, detail=detail, blend=blend) for image in (photo, damaged))
     assert np.array_equal(first, second)
+
+
+@pytest.mark.parametrize(("detail", "blend"), WAYS)
+@pytest.mark.parametrize("kind", ["array", "tensor", "PIL image"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, -1.8e308, 255])
+def test_no_value_matters_under_the_hole(
+    pipe: GLCICPipeline, kind: str, value: float, detail: Detail, blend: Blend
+) -> None:
+    """Such as NaN, or the number that a sensor writes where it has no data."""
+    mask = make_hole(46, 61) > 0
+    grey = make_photo(46, 61)[..., 0] / 255
+    damaged = np.where(mask, value, grey)
+
+    def complete(values: NDArray[np.float64]) -> NDArray[Any]:
+        if kind == "PIL image":
+            with np.errstate(over="ignore"):
+                image = Image.fromarray(values.astype(np.float32))
+            return np.asarray(pipe(image, mask, detail=detail, blend=blend))
+        colour = values[..., None].repeat(3, 2)
+        if kind == "tensor":
+            return pipe(torch.from_numpy(colour.transpose(2, 0, 1)), mask, detail=detail, blend=blend).numpy()
+        return pipe(colour, mask, detail=detail, blend=blend)
+
+    assert equal(complete(damaged), complete(grey))
+    damaged[0, 0] = value
+    with pytest.raises(ValueError, match=r"NaN or infinity|must be in \[0, 1\]"):
+        complete(damaged)
 
 
 def test_padding_keeps_the_image_in_place(pipe: GLCICPipeline) -> None:
@@ -145,6 +174,25 @@ def test_lower_precision_stays_near(pipe: GLCICPipeline, photo: NDArray[np.uint8
         assert np.abs(result.astype(int) - expected).mean() < 2
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of every fork with threads
+def test_a_forked_process_completes(pipe: GLCICPipeline) -> None:
+    """The parent's threads, which its completions have started, are not in the fork."""
+    photo, hole = make_photo(300, 300), np.zeros((300, 300), bool)
+    hole[80:180, 80:180] = True
+    expected = pipe(photo, hole)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sender.send(pipe(photo, hole)))
+    child.start()
+    try:
+        assert receiver.poll(30), "the fork hangs"
+        assert np.abs(receiver.recv().astype(int) - expected).max() <= 1  # one thread adds in another order
+    finally:
+        child.kill()
+        child.join()
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta", "hpu"])
 def test_a_device_that_is_not_there(pipe: GLCICPipeline, device: str) -> None:
     with pytest.raises(ValueError, match="cannot use the device"):
@@ -170,6 +218,28 @@ def test_save_and_load(
     assert loaded.config == pipe.config
     assert np.array_equal(loaded(photo, mask), pipe(photo, mask))
     assert {path.name for path in model_folder.iterdir()} == {"config.json", "model.safetensors"}
+
+
+@pytest.mark.parametrize("default", ["bfloat16", "float64", "meta"])
+def test_pytorchs_defaults_do_not_matter(
+    tmp_path: Path, pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8], default: str
+) -> None:
+    """What is loaded is the file's float32 on the CPU, and saved so."""
+    pipe.save_pretrained(tmp_path / "model")
+    try:
+        if default == "meta":
+            torch.set_default_device("meta")
+        else:
+            torch.set_default_dtype(getattr(torch, default))
+        loaded = GLCICPipeline.from_pretrained(tmp_path / "model", device="cpu", dtype=torch.float32)
+        loaded.save_pretrained(tmp_path / "again")
+        assert equal(loaded(photo, mask), pipe(photo, mask))
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(loaded.network.mean_pixel, pipe.network.mean_pixel)
+    first, second = (load_file(tmp_path / folder / "model.safetensors") for folder in ("model", "again"))
+    assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
 
 
 def test_half_precision_on_disk(

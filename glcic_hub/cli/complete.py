@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 from glcic_hub.cli.common import FAILED, OK, add_model, load_pipeline, say
+from glcic_hub.images.files import MAX_PIXELS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--comparison", type=Path, metavar="FILE", help="also write hole, result and original in a row"
     )
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"greatest size of a file that is read, for the memory it takes (default: {MAX_PIXELS})",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what OUT holds already")
     add_model(parser)
 
@@ -70,18 +78,23 @@ def _complete_image(options: argparse.Namespace) -> int:
         check_output(path, overwrite=options.overwrite)
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ValueError(f"{options.comparison} cannot hold both the result and the comparison")
-    image, mask = load_sample(options.sample) if options.sample else (load_image(options.image), options.mask)
+    if options.sample:
+        image, mask = load_sample(options.sample)
+    else:
+        image, mask = load_image(options.image, max_pixels=options.max_pixels), options.mask
     open_image(image)  # says first what is wrong with the image itself
     check_fits(options.output, image)
     if options.comparison is not None:
         check_sides(options.comparison, row_size(image))
-    settings = {name: getattr(options, name) for name in ("detail", "blend", "invert_mask", "large_holes")}
+    names = ("detail", "blend", "invert_mask", "large_holes", "max_pixels")
+    settings = {name: getattr(options, name) for name in names}
     completed = load_pipeline(options)(image, mask, **settings)
     results = [completed]
     if options.comparison is not None:  # before the result may overwrite the image or the mask
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the mask, which was read before
-            results.append(side_by_side(image, mask, completed, invert_mask=options.invert_mask))
+            reading = {"invert_mask": options.invert_mask, "max_pixels": options.max_pixels}
+            results.append(side_by_side(image, mask, completed, **reading))
     for result, path in zip(results, outputs, strict=True):
         save_image(result, path, overwrite=options.overwrite)
         print(f"wrote {path}")
@@ -108,6 +121,7 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
         blend=options.blend,
         invert_mask=options.invert_mask,
         large_holes=options.large_holes,
+        max_pixels=options.max_pixels,
         overwrite=options.overwrite,
     )
     accelerator.end_training()

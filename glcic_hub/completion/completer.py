@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -23,6 +26,10 @@ from glcic_hub.networks.table_2 import TABLE_2, Row
 
 Source: TypeAlias = tuple[Pixels | PilPixels, NDArray[np.bool_]]
 """An image, (H, W, 3) uint8 or float32 in [0, 1], and its hole, (H, W) boolean."""
+
+if sys.platform != "win32":
+    # OpenMP's threads do not go with a process into its fork, which would wait for them for ever.
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def open_device(device: str | torch.device | None) -> torch.device:

@@ -68,10 +68,11 @@ def export_program(network: CompletionNetwork) -> ExportedProgram:
     Args:
         network: The completion network.
     """
-    example = torch.zeros(2, 3, 37, 42), torch.zeros(2, 1, 37, 42)
+    example = tuple(torch.zeros(2, channels, 37, 42, dtype=torch.float32, device="cpu") for channels in (3, 1))
     batch, height, width = Dim("batch", min=1), Dim("height", min=MIN_EXPORT_SIDE), Dim("width", min=MIN_EXPORT_SIDE)
     axes = {0: batch, 2: height, 3: width}
-    return torch.export.export(ImageCompletion(network).eval(), example, dynamic_shapes=(axes, axes))
+    with torch.device("cpu"):  # whatever PyTorch's default device is
+        return torch.export.export(ImageCompletion(network).eval(), example, dynamic_shapes=(axes, axes))
 
 
 def export(network: CompletionNetwork, path: Path, format: str = "onnx") -> None:

@@ -90,7 +90,8 @@ def load_model(folder: Path) -> tuple[GLCICConfig, CompletionNetwork]:
     with torch.device("meta"):  # takes no memory, whatever the config says
         expected = CompletionNetwork(config.width, config.mean_pixel, config.order)
     tensors = _load_weights(folder / WEIGHTS_FILE, expected)
-    network = CompletionNetwork(config.width, config.mean_pixel, config.order)
+    with torch.device("cpu"):  # whatever PyTorch's default device is
+        network = CompletionNetwork(config.width, config.mean_pixel, config.order)
     network.load_state_dict({**network.state_dict(), **tensors})
     return config, network.eval()
 
@@ -120,7 +121,8 @@ def load_discriminator(folder: Path, config: GLCICConfig) -> ContextDiscriminato
         for part in found
         for name, tensor in _load_weights(folder / f"{part}.safetensors", getattr(expected, part)).items()
     }
-    discriminator = ContextDiscriminator(config.width, config.image_size, config.patch_size, kind)
+    with torch.device("cpu"):
+        discriminator = ContextDiscriminator(config.width, config.image_size, config.patch_size, kind)
     discriminator.load_state_dict({**discriminator.state_dict(), **tensors})
     return discriminator.eval()
 

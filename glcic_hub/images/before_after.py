@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub.images.exif import orientation_of
-from glcic_hub.images.masks import open_mask, transparent_pixels
+from glcic_hub.images.files import MAX_PIXELS
+from glcic_hub.images.masks import hole_of
 from glcic_hub.images.processing import ImageLike, open_image, to_uint8
 
 GAP = 8
@@ -17,7 +18,12 @@ GAP = 8
 
 
 def side_by_side(
-    image: ImageLike, mask: ImageLike | None, completed: ImageLike, *, invert_mask: bool = False
+    image: ImageLike,
+    mask: ImageLike | None,
+    completed: ImageLike,
+    *,
+    invert_mask: bool = False,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """Puts the image with the hole in white, the completed image and the original in a row, upright, as RGB.
 
@@ -26,6 +32,7 @@ def side_by_side(
         mask: What the pipeline was given.
         completed: What the pipeline returned.
         invert_mask: What the pipeline was given.
+        max_pixels: What the pipeline was given.
 
     Returns:
         An RGB image, three times as wide as the image and two gaps of 8 pixels.
@@ -33,9 +40,9 @@ def side_by_side(
     Raises:
         ValueError: As the pipeline.
     """
-    opened = open_image(image)
-    hole = transparent_pixels(opened) if mask is None else open_mask(mask, invert=invert_mask)
-    original, filled = (to_uint8(one.whole()) for one in (opened, open_image(completed)))
+    opened = open_image(image, max_pixels=max_pixels)
+    hole = hole_of(opened, mask, invert=invert_mask, max_pixels=max_pixels)
+    original, filled = (to_uint8(one.whole()) for one in (opened.without(hole), open_image(completed)))
     return grid([[np.where(hole[..., None], np.uint8(255), original), filled, original]])
 
 

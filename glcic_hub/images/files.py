@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO, TypeGuard
 
 from PIL import Image, UnidentifiedImageError, features
 from PIL.PngImagePlugin import PngInfo
@@ -14,6 +17,9 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from glcic_hub.files import first_line, write_whole
 from glcic_hub.images.exif import BLOCKS, read_exif, sort_exif
+
+MAX_PIXELS = 178_956_970
+"""The most pixels that a file may have unless more are allowed; Pillow's own limit."""
 
 READ_FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
@@ -38,22 +44,46 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def load_image(path: str | Path) -> Image.Image:
+def is_file(image: object) -> TypeGuard[str | Path | BinaryIO]:
+    """Tells whether an image is a path, or a file opened for reading."""
+    return isinstance(image, (str, os.PathLike)) or hasattr(image, "read")
+
+
+def name_of(file: str | Path | BinaryIO) -> str:
+    """Returns what messages call a file: its path, if it has one."""
+    return str(getattr(file, "name", "the file")) if hasattr(file, "read") else str(file)
+
+
+def load_image(file: str | Path | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Reads an image's file whole: JPEG, PNG, WebP, TIFF, BMP, GIF or AVIF.
+
+    Args:
+        file: A path, or a file opened for reading bytes.
+        max_pixels: The most pixels that it may have.
 
     Raises:
         FileNotFoundError: No such file.
         PermissionError: It must not be read.
-        ValueError: It is a folder, no image, broken, animated, of a kind that would lose bits or bands, or so large
-            that Pillow takes it for an attack.
+        ValueError: It is a URL or a folder, not an image, broken, animated, too large, or of a kind that would lose
+            bits or bands.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no file {path}")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not an image")
+    path = name_of(file)
+    if path.startswith(("http://", "https://")):
+        raise ValueError(
+            f'{path} is not downloaded; load it yourself: PIL.Image.open(urllib.request.urlopen("{path}"))'
+        )
+    if not hasattr(file, "read"):
+        if not Path(path).exists():
+            raise FileNotFoundError(f"no file {path}")
+        if Path(path).is_dir():
+            raise ValueError(f"{path} is a folder, not an image")
     try:
-        with Image.open(path, formats=READ_FORMATS) as image:
+        with _without_pillows_limit(), Image.open(file, formats=READ_FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise ValueError(
+                    f"it is {image.width}x{image.height} pixels, and at most {max_pixels} are read unless you allow "
+                    f"more (max_pixels={image.width * image.height}, --max-pixels {image.width * image.height})"
+                )
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # the further frames of MPO are previews
                 raise ValueError(f"it holds {frames} frames; give one image a file")
@@ -66,6 +96,25 @@ def load_image(path: str | Path) -> Image.Image:
         raise ValueError(f"cannot read {path}: {reason}") from None
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise ValueError(f"cannot read {path}: {first_line(error)}") from None
+
+
+_reading = threading.Lock()
+_pillows_limit: list[int | None] = []  # once for each file that is being read
+
+
+@contextmanager
+def _without_pillows_limit() -> Iterator[None]:
+    """Lifts Pillow's limit, which is a global, while any thread reads a file."""
+    with _reading:
+        _pillows_limit.append(_pillows_limit[0] if _pillows_limit else Image.MAX_IMAGE_PIXELS)
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        with _reading:
+            limit = _pillows_limit.pop()
+            if not _pillows_limit:
+                Image.MAX_IMAGE_PIXELS = limit
 
 
 def load_pixels(image: Image.Image) -> None:
@@ -125,10 +174,10 @@ def _png_cicp(file: IO[bytes]) -> bytes | None:
     return None
 
 
-def _describe_tiff(path: Path) -> str | None:
+def _describe_tiff(path: str) -> str | None:
     """Says what kind of TIFF it is that Pillow does not read; None if it is none."""
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             head = file.read(8)
             directory = ImageFileDirectory_v2(head if head[2:4] in (b"*\0", b"\0*") else head + file.read(8))
             file.seek(directory.next)

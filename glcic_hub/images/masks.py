@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from functools import reduce
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops
 
 from glcic_hub.images.exif import orientation_of
-from glcic_hub.images.files import load_image
-from glcic_hub.images.processing import ImageLike, OpenedImage, check_range, load_pil, turn_upright
+from glcic_hub.images.files import MAX_PIXELS, is_file, load_image, name_of
+from glcic_hub.images.processing import ImageLike, OpenedImage, check_range, crop, load_pil, turn_upright
 
 MASK_THRESHOLD = 0.2
 """Pixels of a mask above this belong to the hole. The authors' value: it takes in the soft edge of an antialiased mask
 and leaves out the noise around the edge of one that was saved as JPEG."""
 
 
-def open_mask(mask: ImageLike, *, invert: bool = False) -> NDArray[np.bool_]:
+def open_mask(mask: ImageLike, *, invert: bool = False, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     """Opens a mask: white, 1 or True marks the pixels to complete.
 
     Soft masks (antialiased, or saved as JPEG) count from 0.2 of full white on. Of whole numbers, in files as in
@@ -32,8 +32,11 @@ def open_mask(mask: ImageLike, *, invert: bool = False) -> NDArray[np.bool_]:
     `UserWarning` says so if clearly marked pixels, such as those of a label, are too dark to be taken.
 
     Args:
-        mask: A path, a PIL image, a NumPy array (H, W) or (H, W, 1), or a tensor (H, W) or (1, H, W).
+        mask: A path or opened file, a PIL image, a NumPy array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W),
+            with 1 or 3 channels, of which the greatest value counts; uint8 also with 4. Axes of length 1 before these
+            do not matter.
         invert: Read black, 0 or False as the pixels to complete.
+        max_pixels: The most pixels that a file may have.
 
     Returns:
         (H, W) boolean hole, turned as EXIF orientation says.
@@ -42,19 +45,14 @@ def open_mask(mask: ImageLike, *, invert: bool = False) -> NDArray[np.bool_]:
         FileNotFoundError: No such file.
         ValueError: The mask is broken, or of another kind, shape or range.
     """
-    if isinstance(mask, (str, Path)):
-        mask = _mask_from_pil(load_image(mask), name=str(mask))
+    if is_file(mask):
+        mask = _mask_from_pil(load_image(mask, max_pixels=max_pixels), name=name_of(mask))
     elif isinstance(mask, Image.Image):
         mask = _mask_from_pil(mask, name="mask")
-    elif isinstance(mask, torch.Tensor):
-        mask = mask[0] if mask.ndim == 3 and mask.shape[0] == 1 else mask
-        mask = (mask.detach().cpu().float() if mask.is_floating_point() else mask.cpu()).numpy()
-    elif isinstance(mask, np.ndarray):
-        mask = mask[..., 0] if mask.ndim == 3 and mask.shape[2] == 1 else mask
+    elif isinstance(mask, (np.ndarray, torch.Tensor)):
+        mask = _mask_from_array(mask)
     else:
-        raise ValueError(f"mask must be a path, PIL image, NumPy array or tensor, not {type(mask).__name__}")
-    if mask.ndim != 2:
-        raise ValueError(f"mask must have one channel, (H, W); got shape {mask.shape}")
+        raise ValueError(f"mask must be a path, file, PIL image, NumPy array or tensor, not {type(mask).__name__}")
     if mask.dtype == np.bool_:
         return ~mask if invert else mask
     if np.issubdtype(mask.dtype, np.floating):
@@ -71,6 +69,33 @@ def open_mask(mask: ImageLike, *, invert: bool = False) -> NDArray[np.bool_]:
         levels = mask if full < 256 and mask.dtype == np.uint8 else (mask // (full // 255 or 1)).astype(np.uint8)
     _warn_of_dark_marks(255 - levels if invert else levels, hole)
     return hole
+
+
+def masks_of(masks: ImageLike | Sequence[ImageLike] | None, count: int) -> list[Any]:
+    """Gives each of so many images its mask: of a list, of a batch (B, H, W) or with channels, or the same for all.
+
+    Raises:
+        ValueError: There are other than so many.
+    """
+    several = isinstance(masks, (list, tuple))
+    if isinstance(masks, (np.ndarray, torch.Tensor)) and len(masks) > 1:
+        several = masks.ndim == 4 or (masks.ndim == 3 and len(masks) == count and masks.shape[2] not in (1, 3))
+    each = list(masks) if several else [masks] * count  # type: ignore[arg-type]
+    if len(each) != count:
+        raise ValueError(f"{count} images and {len(each)} masks; give one mask for each image, or one for all")
+    return each
+
+
+def hole_of(
+    image: OpenedImage, mask: ImageLike | None, *, invert: bool = False, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.bool_]:
+    """The hole of an image, (H, W) boolean: that of its mask, or without one its transparent pixels.
+
+    Raises:
+        FileNotFoundError: As for `open_mask`.
+        ValueError: As for `open_mask`, or there is neither a mask nor transparency.
+    """
+    return transparent_pixels(image) if mask is None else open_mask(mask, invert=invert, max_pixels=max_pixels)
 
 
 def transparent_pixels(image: OpenedImage) -> NDArray[np.bool_]:
@@ -163,7 +188,26 @@ def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:
     values = np.zeros((upright.height, upright.width), np.uint8)
     if box := upright.getbbox():  # most of a mask is black, which need not be copied
         left, top, right, bottom = box
-        values[top:bottom, left:right] = np.asarray(upright.crop(box).convert("L"))
+        values[top:bottom, left:right] = np.asarray(crop(upright, box).convert("L"))
+    return values
+
+
+def _mask_from_array(mask: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
+    """The (H, W) values of an array or a tensor."""
+    if isinstance(mask, torch.Tensor):
+        values = (mask.detach().cpu().float() if mask.is_floating_point() else mask.cpu()).numpy()
+    else:
+        values = np.asarray(mask)
+    while values.ndim > 2 and len(values) == 1:
+        values = values[0]
+    if values.ndim == 3 and isinstance(mask, torch.Tensor):
+        values = values.transpose(1, 2, 0)
+    if values.ndim == 3 and values.shape[2] == 4 and values.dtype == np.uint8:
+        return _mask_from_pil(Image.fromarray(np.ascontiguousarray(values)), "mask")
+    if values.ndim == 3 and values.shape[2] in (1, 3):
+        values = values.max(axis=2)
+    if values.ndim != 2:
+        raise ValueError(f"mask must be (H, W), or have 1 or 3 channels; got shape {tuple(mask.shape)}")
     return values
 
 

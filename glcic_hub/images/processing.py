@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -15,19 +15,24 @@ from PIL import Image
 from glcic_hub.files import first_line
 from glcic_hub.images.boxes import Box
 from glcic_hub.images.exif import orientation_of, read_exif
-from glcic_hub.images.files import load_image, load_pixels
+from glcic_hub.images.files import MAX_PIXELS, is_file, load_image, load_pixels, name_of
 
 AnyImage: TypeAlias = Image.Image | NDArray[Any] | torch.Tensor
-"""A completed image, of the input's type; a PIL image for a path."""
+"""A completed image, of the input's type; a PIL image for a path or file."""
 
-ImageLike: TypeAlias = str | Path | AnyImage
-"""An image or a mask as a user may give it: a path, PIL image, NumPy array or PyTorch tensor."""
+ImageLike: TypeAlias = str | Path | BinaryIO | AnyImage
+"""An image or a mask as a user may give it: a path, opened file, PIL image, NumPy array or PyTorch tensor."""
 
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 """(H, W, 3) RGB: 0 to 255 as uint8, or [0, 1] as float32."""
 
 MIN_IMAGE_SIDE = 4
 """The least height and width in pixels: below, the network has not a single position at its lowest resolution."""
+
+_CHANNELS = (1, 3, 4)
+"""Numbers of channels of arrays and tensors: grey, RGB, RGB with alpha."""
+
+_BRIGHTNESS = np.array([0.299, 0.587, 0.114], np.float32)
 
 _EDITABLE_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK"})
 
@@ -52,16 +57,37 @@ class OpenedImage:
         put: Takes completed patches, and whether what they complete is to become opaque or keep its alpha; gives a new
             image of the kind that was opened, completed where the patches say and equal to the original bit for bit
             elsewhere.
+        name: What messages call it.
     """
 
     rgb: Pixels | PilPixels
     alpha: NDArray[np.uint8] | None
     put: Callable[[Sequence[Patch], bool], AnyImage]
+    name: str
 
     def whole(self) -> Pixels:
-        """All of `rgb`."""
+        """All of `rgb`.
+
+        Raises:
+            ValueError: There is NaN, infinity or a value outside [0, 1].
+        """
+        if not isinstance(self.rgb, PilPixels) and self.rgb.dtype != np.uint8:
+            check_range(self.rgb, self.name)
         height, width, _ = self.rgb.shape
         return self.rgb[slice(0, height), slice(0, width)]
+
+    def without(self, hole: NDArray[np.bool_]) -> OpenedImage:
+        """Returns the image with black for what its hole (H, W) holds, if that is not in [0, 1].
+
+        Raises:
+            ValueError: There is NaN, infinity or a value outside [0, 1] outside the hole.
+        """
+        if isinstance(self.rgb, PilPixels) or self.rgb.dtype == np.uint8:
+            return self
+        if self.rgb.min() >= 0 and self.rgb.max() <= 1:  # and no NaN
+            return self
+        check_range(self.rgb[~hole], self.name)
+        return replace(self, rgb=np.where(hole[..., None], np.float32(0), self.rgb))
 
 
 class PilPixels:
@@ -74,7 +100,7 @@ class PilPixels:
     def __getitem__(self, slices: tuple[slice, slice]) -> NDArray[np.uint8]:
         """The part (h, w, 3) within slices that have a begin and an end."""
         rows, columns = slices
-        part = self.image.crop((columns.start, rows.start, columns.stop, rows.stop))
+        part = crop(self.image, (columns.start, rows.start, columns.stop, rows.stop))
         if part.has_transparency_data:  # Pillow warns of a palette whose transparency would be lost
             part = part.convert("RGBA")
         return np.asarray(part.convert("RGB"))
@@ -88,19 +114,21 @@ class Patch(NamedTuple):
     hole: NDArray[np.bool_]  # (height, width) of the box: which of its pixels are completed
 
 
-def open_image(image: ImageLike) -> OpenedImage:
+def open_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> OpenedImage:
     """Opens an image of any kind that the pipeline takes.
 
     Args:
-        image: A path, a PIL image, a uint8 or float NumPy array (H, W, 3), or a float tensor (3, H, W); floats in
-            [0, 1]. RGB, not BGR.
+        image: A path or opened file, a PIL image, a NumPy array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W),
+            with 1, 3 or 4 channels: grey, RGB (not BGR), RGB and alpha. Arrays and tensors of uint8, or float in
+            [0, 1].
+        max_pixels: The most pixels that a file may have.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The image is broken, of another kind, shape or range, or less than 4 pixels high or wide.
+        ValueError: The image is broken, of another kind or shape, or less than 4 pixels high or wide.
     """
-    if isinstance(image, (str, Path)):
-        opened = _from_pil(load_image(image), name=str(image))
+    if is_file(image):
+        opened = _from_pil(load_image(image, max_pixels=max_pixels), name=name_of(image))
     elif isinstance(image, Image.Image):
         opened = _from_pil(image, name="image")
     elif isinstance(image, np.ndarray):
@@ -108,11 +136,21 @@ def open_image(image: ImageLike) -> OpenedImage:
     elif isinstance(image, torch.Tensor):
         opened = _from_tensor(image)
     else:
-        raise ValueError(f"image must be a path, PIL image, NumPy array or tensor, not {type(image).__name__}")
+        raise ValueError(f"image must be a path, file, PIL image, NumPy array or tensor, not {type(image).__name__}")
     height, width = opened.rgb.shape[:2]
     if min(height, width) < MIN_IMAGE_SIDE:
         raise ValueError(f"image is {width}x{height} pixels; the least is {MIN_IMAGE_SIDE}x{MIN_IMAGE_SIDE}")
     return opened
+
+
+def is_batch(image: object) -> bool:
+    """Tells whether this is an array (B, H, W, C) or a tensor (B, C, H, W) of images."""
+    return isinstance(image, (np.ndarray, torch.Tensor)) and image.ndim == 4
+
+
+def stack(images: Sequence[Any]) -> NDArray[Any] | torch.Tensor:
+    """Makes a batch of images of one size, arrays or tensors."""
+    return torch.stack(list(images)) if isinstance(images[0], torch.Tensor) else np.stack(images)
 
 
 def load_pil(image: Image.Image, name: str) -> None:
@@ -131,6 +169,12 @@ def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
     """Turns an image as its EXIF orientation says that it is to be displayed."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
+
+
+def crop(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    """Crops an image to left, top, right, bottom, however large; Pillow's own way limits the pixels as of a file."""
+    left, top, right, bottom = box
+    return image.resize((right - left, bottom - top), Image.Resampling.NEAREST, box=box)
 
 
 def _from_pil(image: Image.Image, name: str) -> OpenedImage:
@@ -154,14 +198,18 @@ def _from_pil(image: Image.Image, name: str) -> OpenedImage:
         turned = turn_upright(stored, orientation)
         grey = np.asarray(turned).astype(np.float32)
         grey /= 65535 if stored.mode == "I;16" else 1
-        check_range(grey, f"{name} (mode {stored.mode})")
         rgb = np.repeat(grey[..., None], 3, axis=2)
-        return OpenedImage(rgb, None, lambda patches, _: restore(_put_grey(np.asarray(turned), patches)))
+        return OpenedImage(
+            rgb,
+            None,
+            lambda patches, _: restore(_put_grey(np.asarray(turned), patches)),
+            f"{name} (mode {stored.mode})",
+        )
     if stored.mode not in _EDITABLE_MODES:
         raise ValueError(f"{name} has the mode {stored.mode}; convert it to RGB first")
     upright = turn_upright(stored, orientation)
     alpha = np.asarray(upright.convert("RGBA").getchannel("A")) if stored.has_transparency_data else None
-    return OpenedImage(PilPixels(upright), alpha, lambda *what: restore(_put_pil(upright, *what)))
+    return OpenedImage(PilPixels(upright), alpha, lambda *what: restore(_put_pil(upright, *what)), name)
 
 
 def _to_uint16(image: Image.Image, name: str) -> Image.Image:
@@ -187,7 +235,7 @@ def _put_pil(upright: Image.Image, patches: Sequence[Patch], opaque: bool) -> Im
             fill = fill.convert(upright.mode)
         place = (box.left, box.top, box.right, box.bottom)
         if upright.mode in ("LA", "PA", "RGBA") and not opaque:
-            fill.putalpha(upright.crop(place).getchannel("A"))
+            fill.putalpha(crop(upright, place).getchannel("A"))
         result.paste(fill, place, mask=Image.fromarray(hole))
     return result
 
@@ -213,49 +261,72 @@ def _put_grey(upright: NDArray[Any], patches: Sequence[Patch]) -> Image.Image:
     """Puts completed patches into a copy of the values (H, W) of an I;16 or F image, which Pillow cannot do."""
     values = upright.copy()
     for box, completed, hole in patches:
-        grey = completed @ np.array([0.299, 0.587, 0.114], np.float32)
+        grey = completed @ _BRIGHTNESS
         fill = np.rint(grey * 65535) if values.dtype == np.uint16 else grey
         values[box.slices][hole] = fill[hole]
     return Image.fromarray(values)
 
 
 def _from_array(image: NDArray[Any]) -> OpenedImage:
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"image array must be (H, W, 3), got {image.shape}")
-    if image.dtype == np.uint8:
-        rgb = image
-    elif np.issubdtype(image.dtype, np.floating):
-        check_range(image, "image array")
-        rgb = image.astype(np.float32, copy=False)
-    else:
-        raise ValueError(f"image array must be uint8 or float, not {image.dtype}")
+    image = np.asarray(image)  # np.matrix has no third axis
+    pixels = image[..., None] if image.ndim == 2 else image
+    if pixels.ndim != 3 or pixels.shape[2] not in _CHANNELS:
+        raise ValueError(f"image array must be (H, W), or (H, W, C) with 1, 3 or 4 channels, got {image.shape}")
+    if image.dtype != np.uint8 and not np.issubdtype(image.dtype, np.floating):
+        raise ValueError(f"image array must be uint8, or float in [0, 1], not {image.dtype}")
 
-    def put(patches: Sequence[Patch], _: bool) -> NDArray[Any]:
+    def put(patches: Sequence[Patch], opaque: bool) -> NDArray[Any]:
         result = image.copy()
         for box, completed, hole in patches:
-            fill = to_uint8(completed) if image.dtype == np.uint8 else completed.astype(image.dtype)
-            result[box.slices][hole] = fill[hole]
+            part = result.reshape(pixels.shape)[box.slices]
+            colours, full = _in_channels(completed, pixels)
+            part[hole, : colours.shape[2]] = colours[hole]
+            if opaque:
+                part[hole, 3] = full
         return result
 
-    return OpenedImage(rgb, None, put)
+    return _from_pixels(pixels, put, "image array")
 
 
 def _from_tensor(image: torch.Tensor) -> OpenedImage:
-    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
-        raise ValueError(f"image tensor must be float (3, H, W), got {image.dtype} {tuple(image.shape)}")
     image = image.detach()
-    rgb = image.cpu().float().permute(1, 2, 0).numpy()
-    check_range(rgb, "image tensor")
+    planes = image[None] if image.ndim == 2 else image
+    if planes.ndim != 3 or planes.shape[0] not in _CHANNELS:
+        raise ValueError(
+            f"image tensor must be (H, W), or (C, H, W) with 1, 3 or 4 channels, got {tuple(image.shape)}"
+        )
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise ValueError(f"image tensor must be uint8, or float in [0, 1], not {image.dtype}")
+    pixels = (planes.float() if image.is_floating_point() else planes).permute(1, 2, 0).cpu().numpy()
 
-    def put(patches: Sequence[Patch], _: bool) -> torch.Tensor:
+    def put(patches: Sequence[Patch], opaque: bool) -> torch.Tensor:
         result = image.clone()
         for box, completed, hole in patches:
-            fill = torch.from_numpy(completed).permute(2, 0, 1).to(image)
-            area = (slice(None), *box.slices)
-            result[area] = torch.where(torch.from_numpy(hole).to(image.device), fill, image[area])
+            part = result.reshape(planes.shape)[(slice(None), *box.slices)]
+            colours, full = _in_channels(completed, pixels)
+            inside = torch.from_numpy(hole).to(image.device)
+            part[: colours.shape[2], inside] = torch.from_numpy(colours[hole].T).to(image)
+            if opaque:
+                part[3, inside] = full
         return result
 
-    return OpenedImage(rgb, None, put)
+    return _from_pixels(pixels, put, "image tensor")
+
+
+def _from_pixels(pixels: NDArray[Any], put: Callable[[Sequence[Patch], bool], AnyImage], name: str) -> OpenedImage:
+    """Opens pixels (H, W, C) of uint8 or float."""
+    with np.errstate(over="ignore"):  # infinity is refused, or in the hole
+        unified = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32, copy=False)
+    channels = pixels.shape[2]
+    rgb = np.broadcast_to(unified, (*pixels.shape[:2], 3)) if channels == 1 else unified[..., :3]
+    opaque = unified[..., 3] >= (255 if pixels.dtype == np.uint8 else 1) if channels == 4 else None
+    return OpenedImage(rgb, None if opaque is None else opaque.astype(np.uint8) * 255, put, name)
+
+
+def _in_channels(completed: NDArray[np.float32], pixels: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """The colours of a fill (h, w, 3) in the channels and the dtype of pixels (H, W, C), and what is opaque there."""
+    colours = (completed @ _BRIGHTNESS)[..., None] if pixels.shape[2] == 1 else completed
+    return (to_uint8(colours), 255) if pixels.dtype == np.uint8 else (colours.astype(pixels.dtype), 1)
 
 
 def check_range(values: NDArray[Any], name: str) -> None:

@@ -40,7 +40,7 @@ def _block(row: Row, inputs: int, outputs: int, order: Order) -> ConvNormAct:
 
 
 class CompletionNetwork(nn.Module):
-    """The fully convolutional completion network C (sec. 3.2, table 2).
+    """The fully convolutional completion network C (sec. 3.2, table 2), in float32.
 
     Args:
         width: Outputs of the first layer (64 in the paper); all but the last scale with it.
@@ -55,20 +55,22 @@ class CompletionNetwork(nn.Module):
         super().__init__()
         self.order = order
         # The config holds the mean pixel, the weights do not: one place to read it from.
-        self.register_buffer("mean_pixel", torch.tensor(mean_pixel).view(1, 3, 1, 1), persistent=False)
+        mean = torch.tensor(mean_pixel, dtype=torch.float32).view(1, 3, 1, 1)
+        self.register_buffer("mean_pixel", mean, persistent=False)
         blocks = []
         inputs = 4  # red, green, blue, mask
         for row in TABLE_2:
             outputs = row.outputs if row.type == "output" else row.outputs * width // PAPER_WIDTH
             blocks.append(_block(row, inputs, outputs, order))
             inputs = outputs
-        self.layers = nn.Sequential(*blocks)
+        self.layers = nn.Sequential(*blocks).float()  # whatever PyTorch's default dtype is
 
     def forward(self, image: Tensor, mask: Tensor) -> Tensor:
         """Computes C(x, M): what the network would put at every pixel, inside the hole and outside.
 
         Args:
-            image: (B, 3, H, W) RGB in [0, 1]; H and W multiples of 4. What it holds inside the hole is ignored.
+            image: (B, 3, H, W) RGB in [0, 1]; H and W multiples of 4. What it holds inside the hole does not
+                matter, be it NaN.
             mask: (B, 1, H, W), 1 = pixel to complete, 0 = known pixel.
 
         Returns:
@@ -80,9 +82,9 @@ class CompletionNetwork(nn.Module):
     def encode_input(self, image: Tensor, mask: Tensor) -> Tensor:
         """Makes the (B, 4, H, W) input of the first layer from what `forward` takes."""
         if self.order == "relu-norm":
-            known = image * (1 - mask) + self.mean_pixel * mask
+            known = torch.where(mask > 0, self.mean_pixel, image)
         else:  # the hole holds the mean pixel; less the mean, that is 0 (sec. 3.1)
-            known = (image - self.mean_pixel) * (1 - mask)
+            known = torch.where(mask > 0, 0, image - self.mean_pixel)
         return torch.cat([known, mask], dim=1)
 
 

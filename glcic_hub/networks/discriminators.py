@@ -52,7 +52,7 @@ class Discriminator(nn.Module):
 
 
 class ContextDiscriminator(nn.Module):
-    """Global and local discriminator, fused into one judgement (sec. 3.3, table 3 c).
+    """Global and local discriminator, fused into one judgement (sec. 3.3, table 3 c), in float32.
 
     Args:
         width: Outputs of each first convolution (64 in the paper).
@@ -68,6 +68,7 @@ class ContextDiscriminator(nn.Module):
         self.global_discriminator = Discriminator(image_size, width) if discriminators != "local" else None
         self.local_discriminator = Discriminator(patch_size, width) if discriminators != "global" else None
         self.fusion = nn.Linear((2 if discriminators == "both" else 1) * FEATURES_PER_WIDTH * width, 1)
+        self.float()  # whatever PyTorch's default dtype is
 
     def forward(self, image: Tensor, patch: Tensor) -> Tensor:
         """Judges images by the whole and by a patch.

@@ -193,7 +193,7 @@ def update_completion(
                 logits = discriminator(whole, patches_around(whole, batch.hole, recipe.patch_size))
                 mse, reconstruction = _reconstruction(made, batch, recipe)
                 adversarial = adversarial_loss(logits, recipe.adversarial_loss)
-                alpha = torch.tensor(recipe.alpha, device=accelerator.device)
+                alpha = torch.tensor(recipe.alpha, dtype=torch.float32, device=accelerator.device)
                 if balance:
                     balanced = _balanced_alpha(accelerator, reconstruction, adversarial, made)
                     alpha = torch.where(balanced.isfinite(), balanced, alpha)  # half precision may overflow
