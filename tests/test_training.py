@@ -411,6 +411,24 @@ def test_names_that_no_text_can_hold(tmp_path: Path) -> None:
     assert "My?photo?graphs, 8 photographs" in (tmp_path / "run" / "model" / "README.md").read_text()
 
 
+def test_accelerates_setting_accumulates(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the flag does, and not by dividing losses alone, which ADADELTA would show."""
+    once = dataclasses.replace(SMALL, optimizer="adadelta", completion_steps=1, discriminator_steps=0, total_steps=1)
+    train(once, photographs, tmp_path / "flag", TrainingOptions(accumulation=2, **QUIET))
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    train(once, photographs, tmp_path / "setting", TrainingOptions(**QUIET))
+    assert_same_weights(*(tmp_path / run / "checkpoint-00000001" for run in ("flag", "setting")))
+
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "auto")
+    with pytest.raises(ValueError, match="STEPS must be a number from 1 on, not 'auto'"):
+        train(once, photographs, tmp_path / "other", TrainingOptions(**QUIET))
+    monkeypatch.delenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match="DeepSpeed splits networks over devices"):
+        train(once, photographs, tmp_path / "other", TrainingOptions(**QUIET))
+    assert not (tmp_path / "other").exists()
+
+
 def test_bad_runs_are_refused(tmp_path: Path, photographs: Path, trained: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no folder"):
         train(SMALL, tmp_path / "nothing", tmp_path / "run", TrainingOptions(**QUIET))

@@ -47,7 +47,11 @@ class TrainingOptions:
     mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(
         None, "default: what accelerate launch or its config says"
     )
-    accumulation: int = _option(1, "parts that a batch is cut into to fit the memory", least=1)
+    accumulation: int | None = _option(
+        None,
+        "parts that a batch is cut into to fit the memory (default: ACCELERATE_GRADIENT_ACCUMULATION_STEPS, else 1)",
+        least=1,
+    )
     compile: bool = _option(False, "compile the networks")
     save_every: int = _option(
         250, "from one checkpoint to the next; there is one at the end of each phase, too", least=1, metavar="STEPS"

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, parse_flag_from_env, set_seed
 from torch import nn
 
 from glcic_hub.config import GLCICConfig
@@ -33,6 +33,13 @@ CHECKPOINT_FILES = ("completion.safetensors", "discriminator.safetensors")
 DISCRIMINATOR_BETAS = (0.5, 0.999)
 """AdamW's for the discriminators, after Radford et al. 2016: with more momentum adversarial training swings."""
 
+ACCUMULATION_SETTING = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
+SHARDING_SETTINGS = {
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+
 
 class Sources(NamedTuple):
     """Photographs and weights that a run is made from."""
@@ -44,14 +51,28 @@ class Sources(NamedTuple):
     pretrained: tuple[GLCICConfig, CompletionNetwork] | None
 
 
+def parts_of_batch(options: TrainingOptions) -> int:
+    """Returns how many parts a batch is cut into: by the options, else by Accelerate's setting in the environment.
+
+    Raises:
+        ValueError: The setting is not a number from 1 on.
+    """
+    if options.accumulation is not None:
+        return options.accumulation
+    parts = os.environ.get(ACCUMULATION_SETTING, "1")
+    if not parts.isdecimal() or int(parts) < 1:
+        raise ValueError(f"{ACCUMULATION_SETTING} must be a number from 1 on, not {parts!r}; or give --accumulation")
+    return int(parts)
+
+
 def open_accelerator(recipe: Recipe, run: Run, options: TrainingOptions) -> Accelerator:
     """Makes the accelerator, and refuses what cannot be trained with it."""
+    parts = parts_of_batch(options)
     accelerator = _make_accelerator(run, options.mixed_precision, options.trackers)
     processes = accelerator.num_processes
-    if recipe.batch_size % (processes * options.accumulation):
+    if recipe.batch_size % (processes * parts):
         raise ValueError(
-            f"batch_size {recipe.batch_size} cannot be split over {processes} processes and "
-            f"{options.accumulation} parts"
+            f"batch_size {recipe.batch_size} cannot be split over {processes} processes and {parts} parts"
         )
     if options.resume and not run.checkpoints():
         raise FileNotFoundError(f"no run to resume in {run.folder}: it holds no checkpoint")
@@ -124,8 +145,14 @@ def _make_accelerator(run: Run, mixed_precision: str | None, trackers: Sequence[
         raise ValueError(
             f"no tracker {', '.join(sorted(missing))}: it is not installed, or Accelerate does not know it"
         )
+    if sharding := [name for setting, name in SHARDING_SETTINGS.items() if parse_flag_from_env(setting)]:
+        raise ValueError(
+            f"{sharding[0]} splits networks over devices, and these fit on one: launch without it, --multi_gpu instead"
+        )
     accelerator = Accelerator(
         mixed_precision=mixed_precision,
+        # The steps cut batches themselves; by the environment's setting Accelerate would divide losses once more.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         log_with=list(trackers) or None,
         project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder / "trackers")),
         # The others wait while the main process measures the mean pixel of thousands of photographs, or uploads.

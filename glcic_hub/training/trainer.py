@@ -31,7 +31,14 @@ from glcic_hub.networks import CompletionNetwork
 from glcic_hub.pipeline import GLCICPipeline, card_image
 from glcic_hub.training.data import load_batches
 from glcic_hub.training.options import TrainingOptions
-from glcic_hub.training.prepare import begin_run, build_networks, open_accelerator, open_sources, resume_run
+from glcic_hub.training.prepare import (
+    begin_run,
+    build_networks,
+    open_accelerator,
+    open_sources,
+    parts_of_batch,
+    resume_run,
+)
 from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.run_folder import Run, RunFacts
 from glcic_hub.training.steps import Batch, Networks, completion_step, discriminator_step, joint_step
@@ -140,6 +147,7 @@ class Trainer:
         self.config = self.recipe.config(facts.mean_pixel)
         self.examples = examples
         self.options = options
+        self.parts = parts_of_batch(options)
         self.repository = repository
         self.recent: list[dict[str, Tensor]] = []
         self.unreadable: set[str] = set()
@@ -159,7 +167,7 @@ class Trainer:
         """
         with _sigterm_noted() as stop_asked, self._progress_bar(first_step), _failures_explained(self.run):
             for step, loaded in enumerate(batches, start=first_step):
-                parts = Batch.from_loader(loaded, self.accelerator.device).split(self.options.accumulation)
+                parts = Batch.from_loader(loaded, self.accelerator.device).split(self.parts)
                 phase = self.recipe.phase_of(step)
                 for group in self.networks.completion_optimizer.param_groups:
                     group["lr"] = learning_rate_at(step, self.recipe)
