@@ -160,6 +160,31 @@ def test_a_resumed_run_equals_an_uninterrupted_one(trained: Path, photographs: P
         assert logs[0] == logs[1]
 
 
+def test_a_run_goes_on_with_more_steps_from_a_chosen_checkpoint_and_a_renamed_folder(
+    trained: Path, photographs: Path, tmp_path: Path
+) -> None:
+    """As if it had had as many from the start; later checkpoints are kept under another name."""
+    run, renamed = tmp_path / "run", tmp_path / "renamed"
+    shutil.copytree(trained, run)
+    shutil.copytree(photographs, renamed)
+    dataclasses.replace(SMALL, total_steps=9).save(run / "recipe.yaml")
+    options = TrainingOptions(resume="checkpoint-00000008", save_every=1, validate_every=2, **QUIET)
+    with pytest.warns(UserWarning, match=r"of later steps, and kept as .*: checkpoint-00000009, checkpoint-0"):
+        train(SMALL, renamed, run, options)
+    assert_same_weights(run / "checkpoint-00000010", trained / "checkpoint-00000010")
+    assert (run / "set-aside-checkpoint-00000009").is_dir()
+    assert Recipe.load(str(run / "recipe.yaml")) == SMALL
+    logs = [[entry["step"] for entry in read_log(folder)] for folder in (run, trained)]
+    assert logs[0] == logs[1]
+
+    (renamed / "00.png").write_bytes((renamed / "01.png").read_bytes())
+    with pytest.raises(ValueError, match=rf"was begun otherwise: data {photographs.name} and renamed$"):
+        train(SMALL, renamed, run, TrainingOptions(resume=True, **QUIET))
+    for missing in ("checkpoint-7", "nothing", tmp_path / "other" / "checkpoint-00000010"):
+        with pytest.raises(FileNotFoundError, match="there is checkpoint-00000009, checkpoint-00000010, or latest"):
+            train(SMALL, photographs, run, TrainingOptions(resume=missing, **QUIET))
+
+
 def test_a_killed_run_equals_an_uninterrupted_one(photographs: Path, tmp_path: Path) -> None:
     """SIGKILL at a random moment of each phase, then the end; on two threads, in single precision."""
     longer = dataclasses.replace(SMALL, completion_steps=25, discriminator_steps=25, total_steps=75)

@@ -29,12 +29,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     types = get_type_hints(TrainingOptions)
     for option in dataclasses.fields(TrainingOptions):
         group = data if option.metadata.get("group") == "data" else run
+        flag = option.metadata.get("argparse") or _flag(
+            types[option.name], option.metadata.get("metavar", "N"), on_alone=True
+        )
         group.add_argument(
             *option.metadata.get("flags", [_name(option.name)]),
             dest=option.name,
             default=option.default,
             help=_with_default(option.metadata["help"], option.default),
-            **_flag(types[option.name], option.metadata.get("metavar", "N"), on_alone=True),
+            **flag,
         )
     recipe = parser.add_argument_group("recipe", "what comes out depends on this, and is saved with the run")
     recipe.add_argument(

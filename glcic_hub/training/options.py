@@ -43,7 +43,11 @@ class TrainingOptions:
         flags=["--from"],
         metavar="MODEL",
     )
-    resume: bool = _option(False, "resume from the newest checkpoint in the output folder")
+    resume: bool | str | Path = _option(
+        False,
+        "resume the run in the output folder, from the newest checkpoint (latest) or another (checkpoint-00000500)",
+        argparse={"nargs": "?", "const": "latest", "metavar": "CHECKPOINT"},
+    )
     mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(
         None, "default: what accelerate launch or its config says"
     )

@@ -17,7 +17,15 @@ from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, p
 from torch import nn
 
 from glcic_hub.config import GLCICConfig
-from glcic_hub.data.photographs import Folder, Photograph, Stream, hold_out, measure_mean_pixel, open_photographs
+from glcic_hub.data.photographs import (
+    Folder,
+    Photograph,
+    Stream,
+    contents_digest,
+    hold_out,
+    measure_mean_pixel,
+    open_photographs,
+)
 from glcic_hub.files import printable
 from glcic_hub.hub.model_files import load_discriminator, load_model
 from glcic_hub.hub.transfer import fetch_model
@@ -74,8 +82,6 @@ def open_accelerator(recipe: Recipe, run: Run, options: TrainingOptions) -> Acce
         raise ValueError(
             f"batch_size {recipe.batch_size} cannot be split over {processes} processes and {parts} parts"
         )
-    if options.resume and not run.checkpoints():
-        raise FileNotFoundError(f"no run to resume in {run.folder}: it holds no checkpoint")
     if not options.resume and (run.checkpoints() or run.model.exists()):
         raise FileExistsError(f"{run.folder} holds a run already; resume it, or give another folder")
     return accelerator
@@ -93,7 +99,9 @@ def open_sources(accelerator: Accelerator, recipe: Recipe, data: str | Path, opt
         "data": _name(data),
         "photographs": None if isinstance(photographs, Stream) else len(photographs),
         "digest": photographs.digest() if isinstance(photographs, Folder) else None,
+        "contents": contents_digest(data, photographs),
         "validation": _name(options.validation),
+        "validation_contents": None if others is None else contents_digest(options.validation or "", others),
     }
     # A run that is resumed has these already; if they are given again they have to be the same.
     if options.mean_pixel is not None:
@@ -104,7 +112,7 @@ def open_sources(accelerator: Accelerator, recipe: Recipe, data: str | Path, opt
     return Sources(kept, examples, known, start, None if start is None else load_model(start))
 
 
-def begin_run(accelerator: Accelerator, run: Run, recipe: Recipe, sources: Sources) -> RunFacts:
+def begin_run(accelerator: Accelerator, run: Run, recipe: Recipe, sources: Sources) -> None:
     """Begins a run: the main process finds out the mean pixel and writes down what the run is."""
     _check_start(recipe, sources.start, None if sources.pretrained is None else sources.pretrained[0])
     if accelerator.is_main_process:
@@ -117,13 +125,6 @@ def begin_run(accelerator: Accelerator, run: Run, recipe: Recipe, sources: Sourc
         recipe.config(mean_pixel)  # refuses one out of its range
         run.begin(recipe, RunFacts(**{**sources.known, "mean_pixel": mean_pixel}))
     accelerator.wait_for_everyone()
-    return run.facts()
-
-
-def resume_run(run: Run, recipe: Recipe, sources: Sources) -> RunFacts:
-    """Reads the facts of the run, and checks that recipe and data are still the same."""
-    run.check_same(recipe, sources.known)
-    return run.facts()
 
 
 def build_networks(

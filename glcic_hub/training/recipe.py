@@ -17,6 +17,8 @@ from glcic_hub.files import write_text
 RECIPES = resources.files("glcic_hub.training") / "recipes"
 
 DEFAULT_RECIPE = "compact"
+WARMUP_STEPS = 200
+STEP_COUNTS = ("completion_steps", "discriminator_steps", "total_steps")
 
 
 def _entry(default: Any, help_text: str) -> Any:
@@ -139,6 +141,33 @@ class Recipe:
     def phase_of(self, step: int) -> int:
         """The phase, 1 to 3, of a step, counted from 0."""
         return 1 + sum(step >= end for end in self.phase_ends[:2])
+
+    def learning_rate_at(self, step: int) -> float:
+        """The completion network's learning rate in a step, counted from 0."""
+        phase = self.phase_of(step)
+        greatest = self.learning_rate if phase == 1 else self.joint_learning_rate
+        if self.schedule == "constant":
+            return greatest
+        begin, end = (0, *self.phase_ends)[phase - 1 : phase + 1]
+        warmup = min(1.0, (step - begin + 1) / WARMUP_STEPS)
+        return greatest * warmup * 0.5 * (1 + math.cos(math.pi * (step - begin) / (end - begin)))
+
+    def continues(self, begun: Recipe, done: int) -> bool:
+        """Tells whether a run that was begun with another recipe may go on with this one.
+
+        It may if nothing differs but numbers of steps, which have grown, and if the steps that are done would have
+        been the same: of the same phase, at the same rate.
+        """
+        grown = {name: getattr(self, name) for name in STEP_COUNTS if getattr(self, name) > getattr(begun, name)}
+        return (
+            {**begun.entries(), **grown} == self.entries()
+            and begun.is_adversarial == self.is_adversarial
+            and all(
+                begun.phase_of(step) == self.phase_of(step)
+                and begun.learning_rate_at(step) == self.learning_rate_at(step)
+                for step in range(done)
+            )
+        )
 
     @classmethod
     def load(cls, name: str, **overrides: Any) -> Recipe:

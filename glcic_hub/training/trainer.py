@@ -37,16 +37,14 @@ from glcic_hub.training.prepare import (
     open_accelerator,
     open_sources,
     parts_of_batch,
-    resume_run,
 )
 from glcic_hub.training.recipe import Recipe
-from glcic_hub.training.run_folder import Run, RunFacts
+from glcic_hub.training.run_folder import Run, RunFacts, step_of
 from glcic_hub.training.steps import Batch, Networks, completion_step, discriminator_step, joint_step
 from glcic_hub.training.validation import Example, validate
 from glcic_hub.version import __version__
 
 LOG_EVERY = 10
-WARMUP_STEPS = 200
 DEFAULT_OPTIONS = TrainingOptions()
 
 
@@ -73,33 +71,40 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
         The model folder, which `GLCICPipeline.from_pretrained` opens.
 
     Raises:
-        FileNotFoundError: `data` or `options.start_from` does not exist, or there is nothing to resume.
+        FileNotFoundError: `data` or `options.start_from` does not exist, or the checkpoint to resume from.
         FileExistsError: `output` holds a run, and `options.resume` is false.
         ValueError: `data` holds no photographs or none that can be read, a number is out of its range, the batch
-            cannot be split, the recipe or the number of photographs differs from that of the run to resume, the
-            newest checkpoint is broken, or the model to start from is missing or does not fit the recipe.
+            cannot be split, the recipe or the photographs differ from those of the run to resume by more than numbers
+            of steps that may grow, the checkpoint is broken, or the model to start from is missing or does not fit the
+            recipe.
         FloatingPointError: A loss or a weight is no longer finite; the newest checkpoint is from before that.
         OSError: The disk is full, or the Hub cannot be reached.
         PreemptedError: SIGTERM came; the run is saved.
     """
     # 1. Prepare: check what can be checked, and open what is read.
     run = Run(Path(output), options.keep)
+    checkpoint = run.checkpoint(options.resume) if options.resume else None
+    first_step = 0 if checkpoint is None else step_of(checkpoint)
     accelerator = open_accelerator(recipe, run, options)
     sources = open_sources(accelerator, recipe, data, options)
 
     # 2. Begin the run, or resume the one that is there.
-    facts = resume_run(run, recipe, sources) if options.resume else begin_run(accelerator, run, recipe, sources)
+    if checkpoint is None:
+        begin_run(accelerator, run, recipe, sources)
+    else:
+        run.check_same(recipe, sources.known, first_step)
+    facts = run.facts()
     repository = options.push_to_hub
     if repository is not None and accelerator.is_main_process:
         repository = make_repository(repository)  # better to fail now than in a month
 
     # 3. Build the networks with their optimizers, and bring them to where the run is.
     networks = build_networks(accelerator, recipe, facts, sources, compiled=options.compile)
-    first_step = run.newest_step()
-    if options.resume:
-        run.load_checkpoint(accelerator)
+    if checkpoint is not None:
+        run.load_checkpoint(accelerator, checkpoint)
         if accelerator.is_main_process:
-            run.cut_log(first_step)
+            run.go_back(first_step)
+            recipe.save(run.recipe_file)  # which may have more steps than before
     if options.trackers:
         accelerator.init_trackers("glcic", config={name: str(value) for name, value in recipe.entries().items()})
 
@@ -114,17 +119,6 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
     )
     Trainer(networks, run, facts, sources.examples, options, repository).fit(batches, first_step)
     return run.model
-
-
-def learning_rate_at(step: int, recipe: Recipe) -> float:
-    """The completion network's learning rate in a step, counted from 0."""
-    phase = recipe.phase_of(step)
-    greatest = recipe.learning_rate if phase == 1 else recipe.joint_learning_rate
-    if recipe.schedule == "constant":
-        return greatest
-    begin, end = (0, *recipe.phase_ends)[phase - 1 : phase + 1]
-    warmup = min(1.0, (step - begin + 1) / WARMUP_STEPS)
-    return greatest * warmup * 0.5 * (1 + math.cos(math.pi * (step - begin) / (end - begin)))
 
 
 class Trainer:
@@ -170,7 +164,7 @@ class Trainer:
                 parts = Batch.from_loader(loaded, self.accelerator.device).split(self.parts)
                 phase = self.recipe.phase_of(step)
                 for group in self.networks.completion_optimizer.param_groups:
-                    group["lr"] = learning_rate_at(step, self.recipe)
+                    group["lr"] = self.recipe.learning_rate_at(step)
                 if phase == 1:
                     values = completion_step(self.networks, parts)
                 elif phase == 2:
