@@ -121,10 +121,48 @@ def test_a_push_leaves_nothing_of_the_model_before(
     hub.add("user/model", {**model_files(model_folder), **others})
     start()(model=str(PRETRAINED), push_to="user/model")
     files = hub.files("user/model")
-    assert set(files) == {"config.json", "model.safetensors", "README.md", "before-after.jpg", "notes.md"}
+    assert set(files) == {"config.json", "model.safetensors", "README.md", "LICENSE", "before-after.jpg", "notes.md"}
+    assert files["LICENSE"] == (PRETRAINED / "LICENSE").read_bytes()
     data = ModelCard(files["README.md"].decode()).data.to_dict()  # type: ignore[no-untyped-call]
     assert data["model-index"][0]["name"] == "user/model" and data["license"] == "other"
     assert "4,763 photographs" in files["README.md"].decode()
+
+
+def test_the_packaged_weights_are_pushed_whole(hub: LocalHub, start: Callable[..., Client]) -> None:
+    """With license and recipes, and under the model's name; a license that was put there by hand stays."""
+    hub.add("user/model", {"LICENSE.md": b"mine"})
+    start()(push_folder=str(PRETRAINED), push_to="user/model")
+    files = hub.files("user/model")
+    expected = {"config.json", "model.safetensors", "README.md", "before-after.jpg", "LICENSE", "LICENSE.md"}
+    assert set(files) == expected | {f"recipe-{number}.yaml" for number in range(1, 9)}
+    card = files["README.md"].decode()
+    check_card(card, "user/model")
+    assert "--model user/model" in card and "license_link: LICENSE\n" in card and "from_pretrained()" not in card
+    assert ModelCard(card).data.to_dict()["model-index"][0]["name"] == "user/model"  # type: ignore[no-untyped-call]
+
+
+def test_a_card_that_the_hub_refuses_leaves_nothing_behind(
+    hub: LocalHub, start: Callable[..., Client], model_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    license_ = {"license": "other", "license_name": "my license", "license_link": "LICENSE"}
+    (folder / "config.json").write_text(json.dumps(config | {"training": {"license": license_}}))
+    client = start()
+    sentence = 'ValueError: the Hub refuses the metadata of README.md: - Error: "license_name" must be lower case'
+    assert client(model=str(folder), push_to="user/new")["error"].startswith(sentence)
+    for card, wrong in (
+        ("license: mit\nlicense_link: README.md", '"license_link" must be one of [LICENSE, LICENSE.md]'),
+        ("license: free", '"license" must be one of ['),
+        ("base_model: a folder", '"base_model" with value "a folder" is not valid'),
+        ("license: [mit", "while parsing a flow sequence"),
+    ):
+        (folder / "README.md").write_text(f"---\n{card}\n---\n# A model\n")
+        error = client(push_folder=str(folder), push_to="user/new")["error"]
+        assert error.startswith("ValueError: the Hub refuses the metadata of README.md: ") and wrong in error
+        assert "\n" not in error
+    assert not hub.repositories
 
 
 def test_folders_have_no_revisions_and_tokens_are_not_printed(model_folder: Path) -> None:

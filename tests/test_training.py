@@ -294,16 +294,27 @@ def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> Non
 def test_a_run_is_resumed_without_the_model_that_it_started_from(
     photographs: Path, model_folder: Path, tmp_path: Path
 ) -> None:
+    """What it takes over from that model is kept with the run."""
     start = tmp_path / "start"
     shutil.copytree(model_folder, start)
+    config = json.loads((start / "config.json").read_text())
+    license_ = {"license": "other", "license_name": "mine", "license_link": "LICENSE"}
+    config["training"] = {"title": "Faces", "data": "12 faces", "license": license_, "terms": "Ask me."}
+    (start / "config.json").write_text(json.dumps(config))
+    (start / "LICENSE").write_text("by hand")
     tuning = dataclasses.replace(SMALL, completion_steps=0, discriminator_steps=2, total_steps=4)
     train(tuning, photographs, tmp_path / "run", TrainingOptions(start_from=start, **QUIET))
     whole = weights_of(tmp_path / "run" / "checkpoint-00000004")
     shutil.rmtree(tmp_path / "run" / "checkpoint-00000004")
     shutil.rmtree(start)
+    shutil.rmtree(tmp_path / "run" / "model")
     train(tuning, photographs, tmp_path / "run", TrainingOptions(resume=True, **QUIET))
     again = weights_of(tmp_path / "run" / "checkpoint-00000004")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert (tmp_path / "run" / "model" / "LICENSE").read_text() == "by hand"
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "license_name: mine\n" in card and "| started from | start (Faces) |\n" in card
+    assert "| trained before on | 12 faces |" in card and "it was trained from, start (Faces): Ask me." in card
 
 
 def test_without_discriminators_all_is_phase_1(photographs: Path, tmp_path: Path) -> None:
@@ -333,6 +344,7 @@ def test_pushed_to_the_hub_and_trained_further_from_there(photographs: Path, tmp
         tuned = run_script(*options, "--output", tmp_path / "tuned", "--from", "user/model", *steps, env=environment)
         assert tuned.returncode == 0, tuned.stderr
         assert json.loads((tmp_path / "tuned" / "run.json").read_text())["start"] == "user/model"
+        assert "\nbase_model: user/model\n" in (tmp_path / "tuned" / "model" / "README.md").read_text()
 
         missing = run_script(*options, "--output", tmp_path / "other", "--from", "user/nothing", env=environment)
         assert missing.returncode == 1

@@ -27,6 +27,7 @@ from glcic_hub.data.photographs import (
     open_photographs,
 )
 from glcic_hub.files import printable
+from glcic_hub.hub.card import inherited
 from glcic_hub.hub.model_files import load_discriminator, load_model
 from glcic_hub.hub.transfer import fetch_model
 from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
@@ -94,7 +95,7 @@ def open_sources(accelerator: Accelerator, recipe: Recipe, data: str | Path, opt
         others = None if options.validation is None else open_photographs(options.validation, stream=options.stream)
         start = None
         if options.start_from is not None and not options.resume:
-            start = fetch_model(options.start_from, discriminators=True)
+            start = fetch_model(options.start_from, to_train=True)
     known: dict[str, Any] = {
         "data": _name(data),
         "photographs": None if isinstance(photographs, Stream) else len(photographs),
@@ -108,8 +109,12 @@ def open_sources(accelerator: Accelerator, recipe: Recipe, data: str | Path, opt
         known["mean_pixel"] = tuple(options.mean_pixel)
     if not options.resume or options.start_from is not None:
         known["start"] = _name(options.start_from)
+    pretrained = None
+    if start is not None:
+        pretrained = load_model(start)
+        known["inherited"] = inherited(start, pretrained[0], known["start"])
     kept, examples = _split_off_examples(photographs, others, recipe)
-    return Sources(kept, examples, known, start, None if start is None else load_model(start))
+    return Sources(kept, examples, known, start, pretrained)
 
 
 def begin_run(accelerator: Accelerator, run: Run, recipe: Recipe, sources: Sources) -> None:
@@ -124,6 +129,8 @@ def begin_run(accelerator: Accelerator, run: Run, recipe: Recipe, sources: Sourc
             mean_pixel = measure_mean_pixel(sources.photographs)
         recipe.config(mean_pixel)  # refuses one out of its range
         run.begin(recipe, RunFacts(**{**sources.known, "mean_pixel": mean_pixel}))
+        if sources.start is not None:
+            run.keep_license(sources.start)
     accelerator.wait_for_everyone()
 
 

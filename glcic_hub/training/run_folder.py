@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from glcic_hub.files import first_line, printable, write_text, write_whole
+from glcic_hub.hub.card import LICENSE_FILES
 from glcic_hub.training.recipe import Recipe
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d{8,}")
@@ -43,6 +44,8 @@ class RunFacts:
     """Of names and sizes of the photographs' files, by which their folder is known again under another name."""
     validation_contents: str | None = None
     """The same of the validation photographs."""
+    inherited: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the model's record takes over from the model that was started from: `hub.card.inherited`."""
 
 
 def step_of(checkpoint: Path) -> int:
@@ -69,12 +72,18 @@ class Run:
 
     def begin(self, recipe: Recipe, facts: RunFacts) -> None:
         """Writes down what a new run is; what is left of one that never saved goes."""
-        for path in (self.log_file, self.unreadable_file):
+        for path in (self.log_file, self.unreadable_file, *(self.folder / file for file in LICENSE_FILES)):
             path.unlink(missing_ok=True)
         for folder in (self.best, self.grids):
             shutil.rmtree(folder, ignore_errors=True)
         recipe.save(self.recipe_file)
         write_text(self.facts_file, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
+
+    def keep_license(self, start: Path) -> None:
+        """Keeps the license of the model that the run starts from: each model of the run gets a copy."""
+        for file in LICENSE_FILES:
+            if (start / file).is_file():
+                shutil.copyfile(start / file, self.folder / file)
 
     def facts(self) -> RunFacts:
         """Reads what the run began with."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import shutil
 import signal
 import threading
 import time
@@ -24,9 +25,9 @@ from tqdm.auto import tqdm
 from glcic_hub.completion.completer import is_out_of_memory
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import first_line
-from glcic_hub.hub.card import UNNAMED, write_card
+from glcic_hub.hub.card import LICENSE_FILES, UNNAMED, card_text, write_card
 from glcic_hub.hub.model_files import save_model
-from glcic_hub.hub.transfer import make_repository, push_folder
+from glcic_hub.hub.transfer import check_card, make_repository, push_folder
 from glcic_hub.networks import CompletionNetwork
 from glcic_hub.pipeline import GLCICPipeline, card_image
 from glcic_hub.training.data import load_batches
@@ -94,9 +95,6 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
     else:
         run.check_same(recipe, sources.known, first_step)
     facts = run.facts()
-    repository = options.push_to_hub
-    if repository is not None and accelerator.is_main_process:
-        repository = make_repository(repository)  # better to fail now than in a month
 
     # 3. Build the networks with their optimizers, and bring them to where the run is.
     networks = build_networks(accelerator, recipe, facts, sources, compiled=options.compile)
@@ -108,6 +106,9 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
     if options.trackers:
         accelerator.init_trackers("glcic", config={name: str(value) for name, value in recipe.entries().items()})
 
+    trainer = Trainer(networks, run, facts, sources.examples, options)
+    trainer.open_repository()
+
     # 4. Fit.
     batches = load_batches(
         sources.photographs,
@@ -117,7 +118,7 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
         processes=accelerator.num_processes,
         workers=_default_workers(accelerator) if options.workers is None else options.workers,
     )
-    Trainer(networks, run, facts, sources.examples, options, repository).fit(batches, first_step)
+    trainer.fit(batches, first_step)
     return run.model
 
 
@@ -131,7 +132,6 @@ class Trainer:
         facts: RunFacts,
         examples: Sequence[Example],
         options: TrainingOptions,
-        repository: str | None,
     ) -> None:
         self.networks = networks
         self.accelerator = networks.accelerator
@@ -142,9 +142,20 @@ class Trainer:
         self.examples = examples
         self.options = options
         self.parts = parts_of_batch(options)
-        self.repository = repository
+        self.repository = options.push_to_hub
         self.recent: list[dict[str, Tensor]] = []
         self.unreadable: set[str] = set()
+
+    def open_repository(self) -> None:
+        """Makes the repository on the Hub, if there is to be one: better to fail now than in a month.
+
+        Raises:
+            ValueError: The Hub does not take the model card, or the name is not a name.
+            OSError: The Hub cannot be reached, or refuses.
+        """
+        if self.repository is not None and self.accelerator.is_main_process:
+            check_card(card_text(dataclasses.replace(self.config, training=self._record(0))), self.repository)
+            self.repository = make_repository(self.repository)
 
     def fit(self, batches: Iterable[dict[str, Any]], first_step: int) -> None:
         """Trains from a step to the last (algorithm 1), then plots the run and uploads its model.
@@ -319,6 +330,9 @@ class Trainer:
         config = dataclasses.replace(self.config, training=self._record(done))
         save_model(folder, config, completion, *discriminators, dtype=torch.float16)
         self.recipe.save(folder / "recipe.yaml")
+        for file in LICENSE_FILES:
+            if (self.run.folder / file).exists():
+                shutil.copyfile(self.run.folder / file, folder / file)
         try:
             write_card(folder, config, card_image(self._pipeline(config)), self.repository or UNNAMED)
         except FloatingPointError as error:
@@ -334,13 +348,17 @@ class Trainer:
         """Makes the record of the training for the model's config."""
         measured = {entry["phase"]: entry for entry in self.run.read_log() if "ssim" in entry}  # the last of each
         count = self.facts.photographs
+        inherited = self.facts.inherited
+        # A folder goes by its last part.
+        own = [self.facts.data.partition(":")[0]] if "/" in self.facts.data else []
+        datasets = list(dict.fromkeys([*own, *inherited.get("datasets", [])]))
         held_out = f", of which {len(self.examples)} were held out" if self.facts.validation is None else ""
         return {
+            "start": self.facts.start or "scratch",
+            **inherited,
             "data": self.facts.data + (", streamed" if count is None else f", {count} photographs{held_out}"),
             "steps": f"{done} of {self.recipe.phase_ends[-1]}; the phases end at {self.recipe.phase_ends}",
-            "start": self.facts.start or "scratch",
-            # A folder goes by its last part.
-            **({"datasets": [self.facts.data.partition(":")[0]]} if "/" in self.facts.data else {}),
+            **({"datasets": datasets} if datasets else {}),
             "software": f"glcic-hub {__version__}, torch {torch.__version__}",
             "recipe": self.recipe.entries(),
             "validation": f"{len(self.examples)} photographs that were not trained on",
