@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from safetensors.torch import load_file, save_file
 
 from glcic_hub import GLCICPipeline
@@ -417,16 +420,17 @@ def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
         "spaces/user/demo"
     )
     files = hub.files("spaces/user/demo")
-    named = {"README.md", "requirements.txt", "packages.txt", "app.py", "setup.py", "glcic_hub"}
+    named = {"README.md", "requirements.txt", "packages.txt", "app.py", "setup.py", "LICENSE", "glcic_hub"}
     assert {path.split("/")[0] for path in files} == named
     assert {"glcic_hub/pretrained/model.safetensors", "glcic_hub/completion/_exemplars.cpp"} <= set(files)
     assert not any("__pycache__" in path or path.endswith((".so", ".pyd")) for path in files)
     readme = files["README.md"].decode()
     details = yaml.safe_load(readme.split("---")[1])
     assert details["sdk"] == "gradio" and details["app_file"] == "app.py"
-    assert details["python_version"] == "{}.{}".format(*sys.version_info)
+    assert details["license_link"] == "LICENSE" and files["LICENSE"] == (PRETRAINED / "LICENSE").read_bytes()
     requirements = files["requirements.txt"].decode()
-    assert re.search(r"^torch==[\d.]+$", requirements, re.MULTILINE) and "pytest" not in requirements
+    check_space_versions(details, requirements)
+    assert f"Python {details['python_version']}, PyTorch 2.8.0 and Gradio {details['sdk_version']} are" in readme
     for name in ("app.py", "setup.py"):
         assert files[name] == (ROOT / name).read_bytes()
     build_system = re.search(r"\[build-system\]\nrequires = (.*)", (ROOT / "pyproject.toml").read_text())
@@ -436,6 +440,23 @@ def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
         (tmp_path / path).write_bytes(content)
     shutil.copy(_exemplars.__file__, tmp_path / "glcic_hub" / "completion")  # as if it had been started before
     run_space(tmp_path)
+
+
+def check_space_versions(details: dict[str, str], requirements: str) -> None:
+    """Python and PyTorch are of those that ZeroGPU offers (hub-docs, spaces-zerogpu.md), and all else runs on them."""
+    assert details["python_version"] == "3.10.13"
+    pins = {pin.name: pin.specifier for pin in map(Requirement, requirements.splitlines())}
+    assert str(pins["torch"]) in {f"=={version}" for version in ("2.6.0", "2.7.1", "2.8.0")}
+    assert "pytest" not in pins
+    for line in metadata.requires("glcic-hub") or ():
+        needed = Requirement(line)
+        if needed.marker is None:
+            installed = metadata.version(needed.name).partition("+")[0]
+            assert needed.name == "torch" or pins[needed.name].contains(installed)
+            exact = str(pins[needed.name]).startswith("==")
+            runs = SpecifierSet(metadata.metadata(needed.name)["Requires-Python"]).contains("3.10.13")
+            assert runs == exact, needed.name
+            assert not exact or needed.specifier.contains(str(pins[needed.name]).removeprefix("=="))
 
 
 def run_space(folder: Path) -> None:
