@@ -185,6 +185,35 @@ def test_a_run_goes_on_with_more_steps_from_a_chosen_checkpoint_and_a_renamed_fo
             train(SMALL, photographs, run, TrainingOptions(resume=missing, **QUIET))
 
 
+def test_an_average_of_the_weights_is_saved_and_resumed(photographs: Path, tmp_path: Path) -> None:
+    """As diffusers' EMAModel weighs them; not in phase 2, and training itself is the same as without."""
+    recipe = dataclasses.replace(SMALL, ema=True, completion_steps=3, discriminator_steps=1, total_steps=5)
+    run = tmp_path / "run"
+    train(recipe, photographs, run, TrainingOptions(save_every=1, keep=9, **QUIET))
+    expected: dict[str, torch.Tensor] = {}
+    for step, count in ((1, 0), (2, 1), (3, 2), (5, 3)):
+        for name, tensor in load_file(run / f"checkpoint-0000000{step}" / "completion.safetensors").items():
+            decay = (1 + count) / (10 + count) if count else 0
+            expected[name] = expected.get(name, tensor) * decay + tensor * (1 - decay)
+    average = load_file(run / "checkpoint-00000005" / "average.safetensors")
+    model, trained = (
+        load_file(run / "model" / "model.safetensors"),
+        load_file(run / "checkpoint-00000005" / "completion.safetensors"),
+    )
+    assert average["n_averaged"] == 4
+    for name, tensor in model.items():
+        assert torch.allclose(average[f"module.{name}"], expected[name], atol=1e-6)
+        assert torch.allclose(tensor.float(), expected[name], atol=1e-3)
+    assert any(not torch.allclose(model[name].float(), trained[name], atol=1e-3) for name in model)
+
+    whole = weights_of(run / "checkpoint-00000005")
+    for step in (2, 3, 4, 5):
+        shutil.rmtree(run / f"checkpoint-0000000{step}")
+    train(recipe, photographs, run, TrainingOptions(resume=True, **QUIET))
+    again = weights_of(run / "checkpoint-00000005")
+    assert whole.keys() == again.keys() and all(torch.equal(whole[name], again[name]) for name in whole)
+
+
 def test_a_killed_run_equals_an_uninterrupted_one(photographs: Path, tmp_path: Path) -> None:
     """SIGKILL at a random moment of each phase, then the end; on two threads, in single precision."""
     longer = dataclasses.replace(SMALL, completion_steps=25, discriminator_steps=25, total_steps=75)

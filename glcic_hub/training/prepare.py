@@ -14,7 +14,8 @@ import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, parse_flag_from_env, set_seed
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from glcic_hub.config import GLCICConfig
 from glcic_hub.data.photographs import (
@@ -41,6 +42,11 @@ from glcic_hub.training.validation import VALIDATION_COUNT, Example, make_exampl
 CHECKPOINT_FILES = ("completion.safetensors", "discriminator.safetensors")
 DISCRIMINATOR_BETAS = (0.5, 0.999)
 """AdamW's for the discriminators, after Radford et al. 2016: with more momentum adversarial training swings."""
+
+EMA_DECAY = 0.9999
+"""Greatest decay of the average; before that it is that of about the last tenth of the steps, as in diffusers."""
+
+AVERAGE_FILE = "average.safetensors"
 
 ACCUMULATION_SETTING = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
 SHARDING_SETTINGS = {
@@ -236,12 +242,15 @@ def prepare_networks(
 ) -> Networks:
     """Brings networks with their optimizers to the device, in the memory format that convolutions are fastest in."""
     prepared: list[Any] = []
+    average = None
     for network, rate in ((completion, recipe.learning_rate), (discriminator, recipe.discriminator_learning_rate)):
         if network is None:
             continue
         module: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        if network is completion and recipe.ema:
+            average = AveragedModel(module, accelerator.device, averaged, use_buffers=True)
         if compiled:
             module.compile()
         module.train()
@@ -253,8 +262,15 @@ def prepare_networks(
             optimizer = torch.optim.AdamW(module.parameters(), lr=rate, betas=betas)
         prepared += accelerator.prepare(module, optimizer)
     networks = Networks(accelerator, recipe, *prepared)
+    networks.average = average
     _save_unwrapped(networks)
     return networks
+
+
+def averaged(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+    """Takes a tensor into its moving average of `count` others."""
+    decay = min(EMA_DECAY, (1 + int(count)) / (10 + int(count)))
+    return average * decay + current * (1 - decay)
 
 
 def _warn_of_lone_process(accelerator: Accelerator) -> None:
@@ -278,12 +294,17 @@ def _save_unwrapped(networks: Networks) -> None:
                 tensors = networks.unwrap(model).state_dict()
                 contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
                 safetensors.torch.save_file(contiguous, Path(folder) / CHECKPOINT_FILES[index])
+            if networks.average is not None:
+                contiguous = {name: tensor.contiguous() for name, tensor in networks.average.state_dict().items()}
+                safetensors.torch.save_file(contiguous, Path(folder) / AVERAGE_FILE)
         weights.clear()  # so Accelerate saves none
 
     def load(models: list[nn.Module], folder: str) -> None:
         for index, model in enumerate(models):
             tensors = safetensors.torch.load_file(Path(folder) / CHECKPOINT_FILES[index])
             networks.unwrap(model).load_state_dict(tensors)
+        if networks.average is not None:
+            networks.average.load_state_dict(safetensors.torch.load_file(Path(folder) / AVERAGE_FILE))
         models.clear()  # so Accelerate loads none
 
     networks.accelerator.register_save_state_pre_hook(save)

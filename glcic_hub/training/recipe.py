@@ -73,6 +73,11 @@ class Recipe:
     tint_weight: float = _entry(0.0, "weight of the error of colour differences, added to eq. 2")
     gradient_weight: float = _entry(0.0, "weight of the error of differences between neighbours, added to eq. 2")
     similarity_weight: float = _entry(0.0, "weight of 1 less the structural similarity, added to eq. 2")
+    ema: bool = _entry(
+        False,
+        "validate and save an exponential moving average of the completion network's weights; training goes on with "
+        "the weights themselves",
+    )
     seed: int = _entry(0, "decides initial weights, order of the photographs, patches and holes")
 
     def __post_init__(self) -> None:

@@ -183,6 +183,8 @@ class Trainer:
                 else:
                     balance = step - self.recipe.phase_ends[1] < self.recipe.balance_steps
                     values = joint_step(self.networks, parts, balance=balance)
+                if phase != 2:  # in which the completion network stays as it is
+                    self.networks.update_average()
                 self.recent.append(values)
                 self.unreadable.update(loaded["unreadable"])
                 self.progress.update()
@@ -326,9 +328,9 @@ class Trainer:
         return [self.networks.unwrap(network) for network in prepared if network is not None]
 
     def _write_model(self, folder: Path, done: int) -> None:
-        completion, *discriminators = self._networks()
+        _, *discriminators = self._networks()
         config = dataclasses.replace(self.config, training=self._record(done))
-        save_model(folder, config, completion, *discriminators, dtype=torch.float16)
+        save_model(folder, config, self.networks.result(), *discriminators, dtype=torch.float16)
         self.recipe.save(folder / "recipe.yaml")
         for file in LICENSE_FILES:
             if (self.run.folder / file).exists():
@@ -340,7 +342,7 @@ class Trainer:
 
     def _pipeline(self, config: GLCICConfig) -> GLCICPipeline:
         completion = CompletionNetwork(config.width, config.mean_pixel)
-        completion.load_state_dict(self.networks.unwrap(self.networks.completion).state_dict())
+        completion.load_state_dict(self.networks.result().state_dict())
         # Half precision may overflow where training in single precision goes well.
         return GLCICPipeline(config, completion.eval(), device=self.accelerator.device, dtype=torch.float32)
 
