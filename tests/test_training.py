@@ -24,6 +24,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from glcic_hub import GLCICPipeline
+from glcic_hub.cli.main import main
 from glcic_hub.evaluation.metrics import METRICS
 from glcic_hub.hub.model_files import load_discriminator
 from glcic_hub.training.options import TrainingOptions
@@ -320,6 +321,28 @@ def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> Non
     assert "holds a run already" in again.stderr
 
 
+def test_a_command_line_as_of_diffusers_trains(photographs: Path, tmp_path: Path) -> None:
+    """Flags of its example scripts, in their spelling; a recipe of narrow networks, so that it does not take long."""
+    run = tmp_path / "run"
+    dataclasses.replace(SMALL, completion_steps=40, discriminator_steps=10, total_steps=100).save(
+        tmp_path / "tiny.yaml"
+    )
+    words = f"""train --dataset_name={photographs} --resolution=32 --random_flip --output_dir={run}
+        --train_batch_size=2 --gradient_accumulation_steps=2 --max_train_steps=4 --learning_rate=1e-2
+        --lr_scheduler=constant --use_ema --mixed_precision=no --checkpointing_steps=3 --checkpoints_total_limit=1
+        --validation_steps=100 --report_to=tensorboard --seed=3 --dataloader_num_workers=0
+        --recipe={tmp_path / "tiny.yaml"}""".split()
+    assert main(words) == 0
+    recipe = Recipe.load(str(run / "recipe.yaml"))
+    steps = {"completion_steps": 2, "discriminator_steps": 1, "total_steps": 4}
+    assert recipe == dataclasses.replace(SMALL, **cast(Any, steps), batch_size=4, ema=True, seed=3)
+    assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-00000004"]
+    assert list((run / "trackers").rglob("events.out.tfevents.*"))
+    assert main([*words, "--resume_from_checkpoint", "latest", "--max_train_steps=5"]) == 0
+    assert Recipe.load(str(run / "recipe.yaml")) == dataclasses.replace(recipe, total_steps=5)
+    assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-00000005"]
+
+
 def test_a_run_is_resumed_without_the_model_that_it_started_from(
     photographs: Path, model_folder: Path, tmp_path: Path
 ) -> None:
@@ -361,10 +384,12 @@ def test_pushed_to_the_hub_and_trained_further_from_there(photographs: Path, tmp
         environment = {**ENVIRONMENT, "HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
         environment["HF_HUB_DISABLE_XET"] = "1"
         pushed = run_script(
-            *options, "--output", tmp_path / "run", "--push_to_hub", "user/model", "--push-every", 4, env=environment
-        )
+            *options, "--output", tmp_path / "run", "--push_to_hub", "--hub_model_id", "model", "--hub_private_repo",
+            "--push-every", 4, env=environment,
+        )  # fmt: skip
         assert pushed.returncode == 0, pushed.stderr
         assert hub.repositories["user/model"].titles == ["Step 4", "Step 8", "Trained model"]
+        assert hub.repositories["user/model"].private
         assert set(hub.files("user/model")) == {path.name for path in (tmp_path / "run" / "model").iterdir()}
         card = hub.files("user/model")["README.md"].decode()
         assert 'from_pretrained("user/model")' in card

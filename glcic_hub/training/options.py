@@ -40,7 +40,7 @@ class TrainingOptions:
     start_from: str | Path | None = _option(
         None,
         "a trained model, folder or user/name; its discriminators are taken if the recipe has no phase 2",
-        flags=["--from"],
+        flag="--from",
         metavar="MODEL",
     )
     resume: bool | str | Path = _option(
@@ -64,10 +64,15 @@ class TrainingOptions:
     validate_every: int = _option(
         1000, "from one validation to the next; phases 1 and 3 end with one", least=1, metavar="STEPS"
     )
-    trackers: tuple[str, ...] = _option(("tensorboard",), "that Accelerate knows; no NAME, no tracker", metavar="NAME")
-    push_to_hub: str | None = _option(
-        None, "upload the model at the end", metavar="USER/NAME", flags=["--push-to-hub", "--push_to_hub"]
+    trackers: tuple[str, ...] = _option(
+        ("tensorboard",), "that Accelerate knows, or all; no NAME, no tracker", metavar="NAME"
     )
+    push_to_hub: str | None = _option(
+        None,
+        "upload the model at the end (no name: that of the output folder)",
+        argparse={"nargs": "?", "const": "", "metavar": "USER/NAME"},
+    )
+    private: bool = _option(False, "make its repository private, if it is new")
     push_every: int | None = _option(None, "upload it before that, too", least=1, metavar="STEPS")
 
     def __post_init__(self) -> None:

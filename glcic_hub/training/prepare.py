@@ -13,7 +13,13 @@ import safetensors.torch
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, parse_flag_from_env, set_seed
+from accelerate.utils import (
+    GradientAccumulationPlugin,
+    ProjectConfiguration,
+    get_int_from_env,
+    parse_flag_from_env,
+    set_seed,
+)
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -48,6 +54,7 @@ EMA_DECAY = 0.9999
 
 AVERAGE_FILE = "average.safetensors"
 
+PROCESS_COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 ACCUMULATION_SETTING = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
 SHARDING_SETTINGS = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -78,6 +85,12 @@ def parts_of_batch(options: TrainingOptions) -> int:
     if not parts.isdecimal() or int(parts) < 1:
         raise ValueError(f"{ACCUMULATION_SETTING} must be a number from 1 on, not {parts!r}; or give --accumulation")
     return int(parts)
+
+
+def process_count() -> int:
+    """Returns how many processes train, as the launcher says, before there is an accelerator."""
+    count: int = get_int_from_env(PROCESS_COUNTS, 1)
+    return count
 
 
 def open_accelerator(recipe: Recipe, run: Run, options: TrainingOptions) -> Accelerator:
@@ -155,7 +168,7 @@ def build_networks(
 
 
 def _make_accelerator(run: Run, mixed_precision: str | None, trackers: Sequence[str]) -> Accelerator:
-    if missing := set(trackers) - set(map(str, get_available_trackers())):
+    if missing := set(trackers) - {*map(str, get_available_trackers()), "all"}:
         raise ValueError(
             f"no tracker {', '.join(sorted(missing))}: it is not installed, or Accelerate does not know it"
         )
@@ -275,7 +288,7 @@ def averaged(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
 
 def _warn_of_lone_process(accelerator: Accelerator) -> None:
     """Says what Accelerate does not: on the CPU its launcher leaves it to MPI to start several processes."""
-    distributed = {"LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
+    distributed = {"LOCAL_RANK", *PROCESS_COUNTS}
     asked = "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ
     if asked and accelerator.num_processes == 1 and not distributed & os.environ.keys():
         warnings.warn(

@@ -92,7 +92,7 @@ class Recipe:
         if self.completion_steps + self.discriminator_steps > self.total_steps:
             raise ValueError(
                 f"recipe: total_steps {self.total_steps} is less than completion_steps {self.completion_steps} "
-                f"and discriminator_steps {self.discriminator_steps} together"
+                f"and discriminator_steps {self.discriminator_steps} together; give these, too"
             )
         for name in ("learning_rate", "joint_learning_rate", "discriminator_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
@@ -173,6 +173,12 @@ class Recipe:
                 for step in range(done)
             )
         )
+
+    def in_proportion(self, total_steps: int) -> dict[str, int]:
+        """The steps of phases 1 and 2 in proportion to another total: at least 1, if they have any."""
+        counts = {name: getattr(self, name) for name in STEP_COUNTS[:2]}
+        share = total_steps / self.total_steps
+        return {name: max(min(count, 1), round(count * share)) for name, count in counts.items()}
 
     @classmethod
     def load(cls, name: str, **overrides: Any) -> Recipe:

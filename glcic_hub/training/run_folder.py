@@ -69,12 +69,13 @@ class Run:
         self.model = folder / "model"
         self.best = folder / "best"
         self.grids = folder / "grids"
+        self.license = folder / "license-of-start"
 
     def begin(self, recipe: Recipe, facts: RunFacts) -> None:
         """Writes down what a new run is; what is left of one that never saved goes."""
-        for path in (self.log_file, self.unreadable_file, *(self.folder / file for file in LICENSE_FILES)):
+        for path in (self.log_file, self.unreadable_file):
             path.unlink(missing_ok=True)
-        for folder in (self.best, self.grids):
+        for folder in (self.best, self.grids, self.license):
             shutil.rmtree(folder, ignore_errors=True)
         recipe.save(self.recipe_file)
         write_text(self.facts_file, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
@@ -83,7 +84,13 @@ class Run:
         """Keeps the license of the model that the run starts from: each model of the run gets a copy."""
         for file in LICENSE_FILES:
             if (start / file).is_file():
-                shutil.copyfile(start / file, self.folder / file)
+                self.license.mkdir(exist_ok=True)
+                shutil.copyfile(start / file, self.license / file)
+
+    def copy_license(self, model: Path) -> None:
+        """Copies the license that was kept, if there is one, into the folder of a model."""
+        for file in self.license.glob("*"):
+            shutil.copyfile(file, model / file.name)
 
     def facts(self) -> RunFacts:
         """Reads what the run began with."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import shutil
 import signal
 import threading
 import time
@@ -25,7 +24,7 @@ from tqdm.auto import tqdm
 from glcic_hub.completion.completer import is_out_of_memory
 from glcic_hub.config import GLCICConfig
 from glcic_hub.files import first_line
-from glcic_hub.hub.card import LICENSE_FILES, UNNAMED, card_text, write_card
+from glcic_hub.hub.card import UNNAMED, card_text, write_card
 from glcic_hub.hub.model_files import save_model
 from glcic_hub.hub.transfer import check_card, make_repository, push_folder
 from glcic_hub.networks import CompletionNetwork
@@ -155,7 +154,7 @@ class Trainer:
         """
         if self.repository is not None and self.accelerator.is_main_process:
             check_card(card_text(dataclasses.replace(self.config, training=self._record(0))), self.repository)
-            self.repository = make_repository(self.repository)
+            self.repository = make_repository(self.repository, private=self.options.private or None)
 
     def fit(self, batches: Iterable[dict[str, Any]], first_step: int) -> None:
         """Trains from a step to the last (algorithm 1), then plots the run and uploads its model.
@@ -332,9 +331,7 @@ class Trainer:
         config = dataclasses.replace(self.config, training=self._record(done))
         save_model(folder, config, self.networks.result(), *discriminators, dtype=torch.float16)
         self.recipe.save(folder / "recipe.yaml")
-        for file in LICENSE_FILES:
-            if (self.run.folder / file).exists():
-                shutil.copyfile(self.run.folder / file, folder / file)
+        self.run.copy_license(folder)
         try:
             write_card(folder, config, card_image(self._pipeline(config)), self.repository or UNNAMED)
         except FloatingPointError as error:
