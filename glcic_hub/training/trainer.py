@@ -97,6 +97,8 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
 
     # 3. Build the networks with their optimizers, and bring them to where the run is.
     networks = build_networks(accelerator, recipe, facts, sources, compiled=options.compile)
+    trainer = Trainer(networks, run, facts, sources.examples, options)
+    trainer.open_repository()
     if checkpoint is not None:
         run.load_checkpoint(accelerator, checkpoint)
         if accelerator.is_main_process:
@@ -104,9 +106,6 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
             recipe.save(run.recipe_file)  # which may have more steps than before
     if options.trackers:
         accelerator.init_trackers("glcic", config={name: str(value) for name, value in recipe.entries().items()})
-
-    trainer = Trainer(networks, run, facts, sources.examples, options)
-    trainer.open_repository()
 
     # 4. Fit.
     batches = load_batches(
