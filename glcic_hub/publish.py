@@ -6,7 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from glcic_hub.hub.card import CARD_FILE, CARD_IMAGE, write_card
+from glcic_hub.files import write_text
+from glcic_hub.hub.card import CARD_FILE, CARD_IMAGE, LICENSE_FILES, card_text, write_card
 from glcic_hub.hub.model_files import MODEL_FILES
 from glcic_hub.hub.transfer import upload_model
 from glcic_hub.pipeline import GLCICPipeline, card_image
@@ -21,7 +22,7 @@ def push_model(
     create_pr: bool = False,
     commit_message: str = "Model of glcic-hub",
 ) -> str:
-    """Uploads a model folder, discriminators included, in one commit.
+    """Uploads a model folder, discriminators, recipes and license included, in one commit.
 
     Its model card goes as it is, with the model's name filled in; one is made if there is none.
 
@@ -38,7 +39,7 @@ def push_model(
 
     Raises:
         FileNotFoundError: The folder holds no model.
-        ValueError: The model is broken, `name` is not a name, or the card is not UTF-8.
+        ValueError: The model is broken, `name` is not a name, or the card is not UTF-8 or is refused.
         PermissionError: As for `GLCICPipeline.push_to_hub`.
         OSError: As for `GLCICPipeline.push_to_hub`.
     """
@@ -47,9 +48,12 @@ def push_model(
     pipe = GLCICPipeline.from_pretrained(folder, device="cpu")  # what cannot be loaded is not uploaded
     with tempfile.TemporaryDirectory() as temporary:
         upload = Path(temporary)
-        for file in (*MODEL_FILES, CARD_FILE, CARD_IMAGE):
-            if (folder / file).is_file():
-                shutil.copy(folder / file, upload)
-        if not (upload / CARD_FILE).exists():
+        for pattern in (*MODEL_FILES, *LICENSE_FILES, CARD_FILE, CARD_IMAGE):
+            for file in folder.glob(pattern):
+                shutil.copy(file, upload)
+        card = upload / CARD_FILE
+        if not card.exists():
             write_card(upload, pipe.config, card_image(pipe))
+        elif card.read_bytes() == card_text(pipe.config, name="").encode():  # the package's, which has no name there
+            write_text(card, card_text(pipe.config))
         return upload_model(upload, name, commit_message, private=private, token=token, create_pr=create_pr)

@@ -6,10 +6,12 @@ import hashlib
 import json
 import sys
 import warnings
+from pathlib import Path
 
 import torch
 
 from glcic_hub import GLCICPipeline
+from glcic_hub.publish import push_model
 from tests.conftest import make_hole, make_photo
 
 
@@ -29,7 +31,11 @@ if __name__ == "__main__":
         request = json.loads(line)
         push_to = request.pop("push_to", None)
         options = request.pop("push_options", {})
+        folder = request.pop("push_folder", None)
         try:
+            if folder:
+                print(json.dumps({"address": push_model(Path(folder), push_to, **options)}), flush=True)
+                continue
             pipe = GLCICPipeline.from_pretrained(device="cpu", dtype=torch.float32, **request)
             answer = {"address": pipe.push_to_hub(push_to, **options)} if push_to else digests(pipe)
         except Exception as error:

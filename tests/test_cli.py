@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.cli.main import main
+from glcic_hub.cli.main import main, make_parser
 from tests.conftest import LAUNCH_TWO, TWO_PROCESSES, make_hole, make_photo, make_unreadable
 
 Run = Callable[..., tuple[int, str, str]]
@@ -454,6 +454,55 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--resume"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if "glcic" in line]
     assert len(errors) == 1 and re.search(r"none of the 1 photographs can be read, .*a\.png for one", errors[0])
+
+
+def test_flags_of_train_in_both_spellings(capsys: pytest.CaptureFixture[str]) -> None:
+    """And as diffusers' example scripts have them; the help lists one."""
+    parser = make_parser(["train"])
+    needed = ["train", "--data", "x", "--output", "y"]
+    for ours, others, value in (
+        ("--mixed-precision", ["--mixed_precision"], "bf16"),
+        ("--save-every", ["--save_every", "--checkpointing_steps", "--checkpointing-steps"], "7"),
+        ("--keep", ["--checkpoints_total_limit"], "7"),
+        ("--resume", ["--resume_from_checkpoint"], "latest"),
+        ("--trackers", ["--report_to"], "wandb"),
+        ("--validate-every", ["--validate_every", "--validation_steps"], "7"),
+        ("--accumulation", ["--gradient_accumulation_steps"], "2"),
+        ("--learning-rate", ["--learning_rate"], "0.1"),
+        ("--schedule", ["--lr_scheduler"], "cosine"),
+        ("--hole-size", ["--hole_size"], "8 16"),
+        ("--from", ["--pretrained_model_name_or_path"], "user/model"),
+        ("--mean-pixel", ["--mean_pixel"], "0.1 0.2 0.3"),
+        ("--push-to-hub", ["--push_to_hub"], ""),
+        ("--hub-model-id", ["--hub_model_id"], "user/model"),
+        ("--private", ["--hub_private_repo"], ""),
+        ("--max-train-steps", ["--max_train_steps"], "9"),
+        ("--no-flip", ["--no-random_flip"], ""),
+        ("--ema", ["--use_ema"], ""),
+    ):
+        expected = parser.parse_args([*needed, ours, *value.split()])
+        assert expected != parser.parse_args(needed)
+        for other in others:
+            assert parser.parse_args([*needed, other, *value.split()]) == expected
+    theirs = ["train", "--train_data_dir", "x", "--output_dir", "y"]
+    assert parser.parse_args(theirs) == parser.parse_args(needed)
+    for wrong, message in (
+        (["train", "--output", "y"], "--data is required"),
+        ([*needed, "--data_dir", "z"], "--data_dir"),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parser.parse_args(["train", "--help"])
+    listed = capsys.readouterr().out
+    assert "--mixed-precision" in listed and "--mixed_precision" not in listed
+    for twice, message in (
+        (["--hub_model_id", "user/model"], "goes with --push-to-hub without a name"),
+        (["--batch-size", "8", "--train_batch_size", "4"], "give batch_size or train_batch_size, and not both"),
+    ):
+        assert main([*needed, *twice]) == 1
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"]])

@@ -158,7 +158,7 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
         ValueError: There are no photographs in it, or no such split.
         OSError: The dataset is broken, or the Hub cannot be reached or refuses.
     """
-    name, _, split = (str(where), "", "") if Path(where).is_dir() else str(where).partition(":")
+    name, split = _name_and_split(where)
     folder = Path(name)
     if folder.is_dir():
         try:
@@ -186,6 +186,35 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
         raise ValueError(f"the dataset {where} has no column of images: {', '.join(dataset.features or ['none'])}")
     dataset = dataset.select_columns(columns[:1]).cast_column(columns[0], datasets.Image(decode=False))
     return Stream(dataset, columns[0]) if stream else Table(dataset, columns[0])
+
+
+def _name_and_split(where: str | Path) -> tuple[str, str]:
+    """Splits `name:split`; a folder whose own name has a colon is one."""
+    name, _, split = (str(where), "", "") if Path(where).is_dir() else str(where).partition(":")
+    return name, split
+
+
+def contents_digest(where: str | Path, photographs: Sequence[Photograph] | Stream) -> str | None:
+    """Digests names and sizes of a folder's files, by which it is known again under another name.
+
+    Args:
+        where: As for `open_photographs`.
+        photographs: What that returned.
+
+    Returns:
+        A SHA-256; None for a dataset on the Hub, which goes by its name.
+    """
+    name, split = _name_and_split(where)
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    files = (
+        photographs.paths
+        if isinstance(photographs, Folder)
+        else sorted(path for path in folder.rglob("*") if path.suffix in SHARD_SUFFIXES)
+    )
+    lines = [split, *(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)]
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
 
 from glcic_hub.networks.completion import composite
 from glcic_hub.training.losses import (
@@ -70,7 +71,7 @@ def patches_around(image: Tensor, hole: Tensor, size: int) -> Tensor:
 class Networks:
     """The networks as Accelerate has prepared them, with their optimizers.
 
-    Without discriminators (`--discriminators none`) the last two are None.
+    Without discriminators (`--discriminators none`) these two are None, without `--ema` the average is.
     """
 
     accelerator: Accelerator
@@ -79,10 +80,20 @@ class Networks:
     completion_optimizer: Any
     discriminator: Any = None
     discriminator_optimizer: Any = None
+    average: AveragedModel | None = None
 
     def unwrap(self, network: nn.Module) -> Any:
         """Returns the network inside Accelerate's wrapper."""
         return self.accelerator.unwrap_model(network, keep_torch_compile=False)
+
+    def result(self) -> Any:
+        """The completion network that is validated and saved as the model: the average, if there is one."""
+        return self.unwrap(self.completion) if self.average is None else self.average.module
+
+    def update_average(self) -> None:
+        """Takes the completion network's weights and statistics into the average, if there is one."""
+        if self.average is not None:
+            self.average.update_parameters(self.unwrap(self.completion))
 
     def sync_at_last(self, network: nn.Module, part: int, parts: int) -> AbstractContextManager[None]:
         """Lets processes exchange gradients of `network` after the last part of a batch only."""
