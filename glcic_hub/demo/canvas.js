@@ -1,0 +1,766 @@
+/*
+ * The demo's canvas: a photograph's small copy is painted on, the strokes go to the server, and what it completed comes back.
+ *
+ * Gradio runs it where gr.HTML puts canvas.html; gradio_config says where the server is and how its functions are numbered.
+ */
+"use strict";
+
+const MAX_MEGABYTES = 64;
+const PAINT = "rgb(255, 64, 64)";
+const PAINT_OPACITY = 0.55;
+const NOTE_SECONDS = 10; // notes go by themselves then, errors do not
+const MAX_ZOOM = 32; // pixels of the screen to one of the copy
+const KEYBOARD_STEP = 4; // pixels of the screen that an arrow key moves the brush by; five times as many with Shift
+
+/** Makes a canvas that is not on the page. */
+function makeLayer(width, height) {
+  return Object.assign(document.createElement("canvas"), { width, height });
+}
+
+function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
+function bitmapOf(base64) {
+  return createImageBitmap(new Blob([bytesOf(base64)]));
+}
+
+/** The paint of a mask in base64, white = paint, as a layer. */
+async function paintOf(base64) {
+  const bitmap = await bitmapOf(base64);
+  const layer = makeLayer(bitmap.width, bitmap.height);
+  const context = layer.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  const image = context.getImageData(0, 0, layer.width, layer.height);
+  for (let place = 0; place < image.data.length; place += 4) {
+    const marked = image.data[place] > 127;
+    image.data.set([255, 64, 64, marked ? 255 : 0], place);
+  }
+  context.putImageData(image, 0, 0);
+  return layer;
+}
+
+/** Packs what is opaque in a layer as a PNG of one bit a pixel, in base64. */
+async function packMask(layer) {
+  const { width, height } = layer;
+  const pixels = layer.getContext("2d", { willReadFrequently: true }).getImageData(0, 0, width, height).data;
+  const stride = 1 + Math.ceil(width / 8); // each row begins with its filter, none
+  const rows = new Uint8Array(stride * height);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      if (pixels[4 * (y * width + x) + 3] > 127) rows[y * stride + 1 + (x >> 3)] |= 128 >> (x & 7);
+    }
+  }
+  const deflated = new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate"));
+  const header = new Uint8Array(13);
+  new DataView(header.buffer).setUint32(0, width);
+  new DataView(header.buffer).setUint32(4, height);
+  header[8] = 1; // bit a pixel, grey
+  const parts = [
+    new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]),
+    ...chunk("IHDR", header),
+    ...chunk("IDAT", new Uint8Array(await new Response(deflated).arrayBuffer())),
+    ...chunk("IEND", new Uint8Array(0)),
+  ];
+  let binary = "";
+  for (const byte of new Uint8Array(await new Blob(parts).arrayBuffer())) binary += String.fromCharCode(byte);
+  return btoa(binary);
+}
+
+/** A PNG's chunk: length, name, content, checksum. */
+function chunk(name, content) {
+  const body = new Uint8Array(4 + content.length);
+  body.set([...name].map((letter) => letter.charCodeAt(0)));
+  body.set(content, 4);
+  let sum = -1;
+  for (const byte of body) {
+    sum ^= byte;
+    for (let bit = 0; bit < 8; bit++) sum = (sum >>> 1) ^ (sum & 1 ? 0xedb88320 : 0);
+  }
+  const number = (value) => new Uint8Array([value >>> 24, value >>> 16, value >>> 8, value]);
+  return [number(content.length), body, number(~sum)];
+}
+
+/** Draws a mark, which paints or erases, on a layer of paint. */
+function drawMark(context, mark) {
+  context.save();
+  if (mark.inverts) {
+    context.globalCompositeOperation = "xor";
+    context.fillStyle = PAINT;
+    context.fillRect(0, 0, context.canvas.width, context.canvas.height);
+  } else if (mark.layer) {
+    context.drawImage(mark.layer, 0, 0);
+  } else {
+    drawStroke(context, mark, 0);
+  }
+  context.restore();
+}
+
+/** Draws a stroke from one of its points on. */
+function drawStroke(context, { erases, size, points }, begin) {
+  context.globalCompositeOperation = erases ? "destination-out" : "source-over";
+  context.strokeStyle = PAINT;
+  context.lineWidth = size;
+  context.lineCap = context.lineJoin = "round";
+  context.beginPath();
+  context.moveTo(...points[begin]);
+  for (const point of points.slice(begin)) context.lineTo(...point);
+  context.stroke();
+}
+
+/** What the server does, by the names of its functions; each call can be cancelled. */
+class Server {
+  constructor() {
+    const config = window.gradio_config;
+    this.api = config.root + (config.api_prefix ?? "/gradio_api");
+    this.numbers = new Map(config.dependencies.map((one) => [one.api_name, one.id]));
+  }
+
+  /** Uploads a file; its path on the server. */
+  upload(file, { signal, onProgress }) {
+    return new Promise((resolve, reject) => {
+      const form = new FormData();
+      form.append("files", file, file.name || "photograph.png");
+      const request = new XMLHttpRequest();
+      request.open("POST", `${this.api}/upload`);
+      request.upload.onprogress = (event) => onProgress(event.loaded / event.total);
+      request.onload = () => {
+        if (request.status === 200) resolve(JSON.parse(request.responseText)[0]);
+        else if (request.status === 413) reject(new Error(tooLarge(file)));
+        else reject(new Error("The file could not be uploaded. Try again."));
+      };
+      request.onerror = () => reject(new Error("The server cannot be reached. Try again."));
+      signal.addEventListener("abort", () => request.abort());
+      request.onabort = () => reject(signal.reason);
+      request.send(form);
+    });
+  }
+
+  /** Calls a function; its answer, of which one hears while others are served first. */
+  async call(name, data, { signal, onWait }) {
+    const session = crypto.getRandomValues(new Uint32Array(4)).join("");
+    const number = this.numbers.get(name);
+    const post = (path, body) =>
+      fetch(this.api + path, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(body),
+      });
+    let joined;
+    try {
+      joined = await post("/queue/join", { data: [data], fn_index: number, session_hash: session });
+    } catch {
+      throw new Error("The server cannot be reached. Your strokes are kept; try again.");
+    }
+    signal.throwIfAborted();
+    if (joined.status === 503) throw new Error("Many people are using this now. Try again in a minute.");
+    if (!joined.ok) throw new Error("The server did not take this. Reload the page.");
+    const { event_id } = await joined.json();
+    const events = new EventSource(`${this.api}/queue/data?session_hash=${session}`);
+    try {
+      return await new Promise((resolve, reject) => {
+        signal.addEventListener("abort", () => {
+          post("/cancel", { session_hash: session, fn_index: number, event_id }).catch(() => {});
+          reject(signal.reason);
+        });
+        events.onerror = () => reject(new Error("The connection was lost. Your strokes are kept; try again."));
+        events.onmessage = ({ data }) => {
+          const message = JSON.parse(data);
+          if (message.msg === "estimation") onWait(message.rank);
+          else if (message.msg === "process_starts") onWait(0);
+          else if (message.msg === "unexpected_error") reject(new Error("The server failed. Try again."));
+          else if (message.msg === "process_completed" && message.success) resolve(message.output.data[0]);
+          else if (message.msg === "process_completed") reject(new Error(message.output.error ?? "The server failed. Try again."));
+        };
+      });
+    } finally {
+      events.close();
+    }
+  }
+}
+
+function tooLarge(file) {
+  return `${file.name} has ${Math.ceil(file.size / 1e6)} MB, and at most ${MAX_MEGABYTES} are taken. Make it smaller, or save it as JPEG.`;
+}
+
+/** Makes what is in an element, canvas.html, work. */
+function openEditor(element) {
+  const root = element.querySelector(".editor");
+  const find = (selector) => root.querySelector(selector);
+  const button = (name) => find(`[data-do=${name}]`);
+  const view = find("canvas");
+  const screen = view.getContext("2d");
+  const sizeSlider = find(".bottom > .size input");
+  const server = new Server();
+
+  let photo = null; // what the server said of it, with its copy and what is drawn: original, image, paint
+  let states = []; // of the photograph, for undo and redo: marks not yet completed, and steps completed
+  let at = 0;
+  let job = null; // what the server is doing for us: an AbortController
+  let tool = "brush";
+  let stroke = null; // that is being painted
+  let comparing = false;
+  let spaceHeld = false;
+  let place = { scale: 1, x: 0, y: 0, fitted: true }; // of the photograph's copy on the screen
+  let brush = null; // where the brush is on the screen; null where it is not seen
+  let keyboardDown = false; // the brush is down, by keyboard
+  const pointers = new Map(); // fingers and buttons that are down
+  let gesture = null; // of two fingers, or a drag that pans
+
+  const now = () => states[at];
+  const option = (name) => find(`[name=${name}]`);
+  const margin = () => option("margin").valueAsNumber;
+  const isPainted = () => now().marks.length > 0;
+
+  // What is seen
+
+  function resize() {
+    const { width, height } = find(".stage").getBoundingClientRect();
+    view.width = Math.round(width * devicePixelRatio);
+    view.height = Math.round(height * devicePixelRatio);
+    if (place.fitted) fit();
+    else draw();
+  }
+
+  function fit() {
+    if (!photo) return;
+    const width = view.width / devicePixelRatio;
+    const height = view.height / devicePixelRatio;
+    const room = Math.min(width, height) < 500 ? 6 : 18;
+    const scale = Math.min((width - 2 * room) / photo.image.width, (height - 2 * room) / photo.image.height, 4);
+    place = { scale, x: (width - scale * photo.image.width) / 2, y: (height - scale * photo.image.height) / 2, fitted: true };
+    draw();
+  }
+
+  /** Zooms by a factor about a point of the screen, which stays where it is. */
+  function zoom(factor, x = view.clientWidth / 2, y = view.clientHeight / 2) {
+    if (!photo) return;
+    const scale = Math.min(Math.max(place.scale * factor, 32 / Math.max(photo.image.width, photo.image.height)), MAX_ZOOM);
+    const by = scale / place.scale;
+    place = { scale, x: x - by * (x - place.x), y: y - by * (y - place.y), fitted: false };
+    draw();
+  }
+
+  let awaited = false;
+  function draw() {
+    if (!awaited) requestAnimationFrame(drawNow);
+    awaited = true;
+  }
+
+  function drawNow(time) {
+    awaited = false;
+    screen.setTransform(1, 0, 0, 1, 0, 0);
+    screen.clearRect(0, 0, view.width, view.height);
+    if (!photo) return;
+    const { width, height } = photo.image;
+    const { scale, x, y } = place;
+    if (photo.transparent) drawSquares();
+    const dense = devicePixelRatio * scale;
+    screen.setTransform(dense, 0, 0, dense, devicePixelRatio * x, devicePixelRatio * y);
+    screen.imageSmoothingEnabled = dense < 4;
+    screen.imageSmoothingQuality = "high";
+    screen.drawImage(comparing ? photo.original : photo.image, 0, 0);
+    if (!comparing) {
+      screen.globalAlpha = job ? PAINT_OPACITY * (0.75 + 0.25 * Math.cos(time / 250)) : PAINT_OPACITY;
+      screen.drawImage(photo.paint, 0, 0);
+      screen.globalAlpha = 1;
+    }
+    screen.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    if (brush && !comparing) drawBrush();
+    const percent = (100 * scale * width) / photo.width;
+    const shown = `${percent < 10 ? percent.toFixed(1) : Math.round(percent)} %`;
+    button("fit").firstChild.textContent = shown;
+    button("fit").setAttribute("aria-label", `${shown}, fit the window`);
+    if (job && (now().marks.length || stroke)) draw(); // the strokes pulse
+  }
+
+  /** Squares behind what is transparent. */
+  function drawSquares() {
+    const { scale, x, y } = place;
+    screen.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
+    screen.save();
+    screen.beginPath();
+    screen.rect(x, y, scale * photo.image.width, scale * photo.image.height);
+    screen.clip();
+    screen.fillStyle = "#fff";
+    screen.fillRect(0, 0, view.width, view.height);
+    screen.fillStyle = "#d4d4d4";
+    for (let row = 0; row * 12 < view.clientHeight; row++) {
+      for (let column = row % 2; column * 12 < view.clientWidth; column += 2) screen.fillRect(column * 12, row * 12, 12, 12);
+    }
+    screen.restore();
+  }
+
+  function drawBrush() {
+    screen.beginPath();
+    screen.arc(brush.x, brush.y, sizeSlider.valueAsNumber / 2, 0, 2 * Math.PI);
+    screen.lineWidth = 3;
+    screen.strokeStyle = "rgb(0 0 0 / .55)";
+    screen.stroke();
+    screen.lineWidth = 1.25;
+    screen.strokeStyle = "#fff";
+    screen.stroke();
+  }
+
+  /** Draws the photograph and the paint anew, as the state says. */
+  function render() {
+    const image = photo.image.getContext("2d");
+    image.clearRect(0, 0, photo.image.width, photo.image.height);
+    image.drawImage(photo.original, 0, 0);
+    for (const part of now().steps.flatMap((step) => step.parts)) {
+      if (photo.transparent) image.clearRect(part.left, part.top, part.bitmap.width, part.bitmap.height);
+      image.drawImage(part.bitmap, part.left, part.top);
+    }
+    const paint = photo.paint.getContext("2d", { willReadFrequently: true });
+    paint.clearRect(0, 0, photo.paint.width, photo.paint.height);
+    for (const mark of now().marks) drawMark(paint, mark);
+    showState();
+    draw();
+  }
+
+  /** Enables what can be pressed. */
+  function showState() {
+    root.classList.toggle("empty", !photo);
+    button("undo").disabled = !photo || at === 0;
+    button("redo").disabled = !photo || at === states.length - 1;
+    button("compare").disabled = !photo || !now().steps.length;
+    button("download").disabled = !photo;
+    button("select").disabled = button("mask").disabled = button("invert").disabled = !photo || Boolean(job);
+    button("remove").disabled = !photo || Boolean(job);
+    find(".progress").hidden = !job;
+    root.setAttribute("aria-busy", Boolean(job));
+    find(".name").textContent = photo ? `${photo.name} · ${photo.width}×${photo.height}` : "";
+    view.setAttribute("aria-label", photo ? `${photo.name}, ${photo.width} by ${photo.height} pixels` : "Photograph");
+  }
+
+  // What there is to say
+
+  function say(text, isError = false) {
+    const notice = document.createElement("div");
+    notice.className = isError ? "notice error" : "notice";
+    notice.setAttribute("role", isError ? "alert" : "status");
+    const words = document.createElement("span");
+    words.textContent = text;
+    const dismiss = document.createElement("button");
+    dismiss.type = "button";
+    dismiss.setAttribute("aria-label", "Dismiss");
+    dismiss.innerHTML = '<svg viewBox="0 0 24 24"><path d="m6 6 12 12M18 6 6 18"/></svg>';
+    dismiss.onclick = () => notice.remove();
+    notice.append(words, dismiss);
+    if (!isError) setTimeout(() => notice.remove(), NOTE_SECONDS * 1000);
+    find(".notices").replaceChildren(notice);
+  }
+
+  function sayNothing() {
+    find(".notices").replaceChildren();
+  }
+
+  /** Works, one piece at a time, while the page says what is done; what fails is said, and undefined is what comes back. */
+  async function work(doing, function_) {
+    job?.abort(new DOMException("another job", "AbortError"));
+    const mine = (job = new AbortController());
+    const show = (text) => job === mine && (find(".progress span").textContent = text);
+    const told = {
+      signal: mine.signal,
+      onProgress: (share) => show(share < 1 ? `Uploading, ${Math.round(100 * share)} %` : doing),
+      onWait: (before) => show(before ? `Waiting: ${before} before you` : doing),
+    };
+    show(doing);
+    sayNothing();
+    showState();
+    draw();
+    try {
+      return await function_(told);
+    } catch (error) {
+      if (!mine.signal.aborted) say(error.message, true);
+      return undefined;
+    } finally {
+      if (job === mine) job = null;
+      showState();
+      draw();
+    }
+  }
+
+  function cancel() {
+    job?.abort(new DOMException("cancelled", "AbortError"));
+    if (job) say("Cancelled.");
+    job = null;
+    showState();
+    draw();
+  }
+
+  // What is done
+
+  /** Makes a state that can be undone. */
+  function commit(state) {
+    states = [...states.slice(0, at + 1), state];
+    at = states.length - 1;
+    render();
+  }
+
+  function mark(one) {
+    commit({ ...now(), marks: [...now().marks, one] });
+  }
+
+  function go(by) {
+    if (!photo || job || stroke || at + by < 0 || at + by >= states.length) return;
+    at += by;
+    sayNothing();
+    render();
+  }
+
+  async function open(file) {
+    if (file.size > MAX_MEGABYTES * 1e6) return say(tooLarge(file), true);
+    if (!file.size) return say(`${file.name} is empty; it may not have been copied or downloaded as a whole.`, true);
+    const opened = await work("Opening", async (told) => {
+      const path = await server.upload(file, told);
+      return prepare(await server.call("open_photograph", { photo: path }, told), file.name);
+    });
+    if (opened) show(opened);
+  }
+
+  async function openSample(name) {
+    const opened = await work("Opening", async (told) => prepare(await server.call("open_sample", { name }, told)));
+    if (!opened) return;
+    show(opened);
+    await remove();
+  }
+
+  /** Decodes what the server said of a photograph. */
+  async function prepare(answer, name = answer.name) {
+    const original = await bitmapOf(answer.preview);
+    const layers = { image: makeLayer(original.width, original.height), paint: makeLayer(original.width, original.height) };
+    return { ...answer, ...layers, name, original, marked: answer.strokes && (await paintOf(answer.strokes)) };
+  }
+
+  function show(opened) {
+    photo = opened;
+    states = [{ marks: photo.marked ? [{ layer: photo.marked }] : [], steps: [] }];
+    at = 0;
+    const same = photo.suffix.slice(1).replace("jpg", "jpeg").toUpperCase();
+    find("[data-save=same]").hidden = same === "PNG";
+    find(".format").textContent = same;
+    find(".format-note").textContent = same === "JPEG" ? "As the photograph was; JPEG changes every pixel a little" : "As the photograph was";
+    root.classList.remove("empty");
+    resize();
+    fit();
+    render();
+    view.focus({ preventScroll: true, focusVisible: false });
+  }
+
+  async function requested() {
+    return { photo: photo.photo, steps: now().steps.map((step) => step.name), strokes: await packMask(photo.paint), margin: margin() };
+  }
+
+  async function remove() {
+    if (!photo || job) return;
+    if (!isPainted()) return say("Paint over what should go, then press Remove.");
+    const begin = performance.now();
+    const asked = photo;
+    await work("Removing", async (told) => {
+      const options = { detail: option("detail").checked, blend: option("blend").checked, model: option("model").value };
+      const answer = await server.call("remove", { ...(await requested()), ...options }, told);
+      const parts = await Promise.all(
+        answer.parts.map(async ({ top, left, image }) => ({ top, left, bitmap: await bitmapOf(image) })),
+      );
+      if (told.signal.aborted || photo !== asked) return;
+      commit({ marks: [], steps: [...now().steps, { name: answer.step, parts }] });
+      const seconds = ((performance.now() - begin) / 1000).toFixed(1);
+      say([`Removed in ${seconds} s. ${photo.width}×${photo.height}, everything else untouched.`, ...answer.notes].join(" "));
+    });
+  }
+
+  async function selectObject() {
+    if (!photo || job) return;
+    if (!isPainted()) return say("Paint roughly over an object first; its outline is found.");
+    const layer = await work("Looking for the object", async (told) =>
+      paintOf((await server.call("select_object", await requested(), told)).strokes),
+    );
+    if (layer) commit({ ...now(), marks: [{ layer }] });
+  }
+
+  async function readMask(file) {
+    const layer = await work("Opening the mask", async (told) => {
+      const mask = await server.upload(file, told);
+      return paintOf((await server.call("read_mask", { photo: photo.photo, mask }, told)).strokes);
+    });
+    if (layer) mark({ layer });
+  }
+
+  async function download(kind) {
+    togglePanel(null);
+    const answer = await work("Making the file", async (told) => server.call("save", { ...(await requested()), kind }, told));
+    if (!answer) return;
+    const stem = photo.name.replace(/\.[^.]*$/, "").replace(/_completed$/, "");
+    const suffix = kind === "same" ? photo.suffix : ".png";
+    const link = document.createElement("a");
+    link.href = `${server.api}/file=${answer.path}`;
+    link.download = `${stem}_${kind === "mask" ? "mask" : "completed"}${suffix}`;
+    link.click();
+  }
+
+  function take(files, what = open) {
+    const [file, ...others] = files;
+    if (!file) return;
+    const opening = what(file);
+    if (others.length) opening.then(() => say(`One photograph at a time: this is ${file.name}.`));
+  }
+
+  // Painting
+
+  const onPhoto = ({ x, y }) => [(x - place.x) / place.scale, (y - place.y) / place.scale];
+
+  function beginStroke(point) {
+    stroke = { erases: tool === "eraser", size: sizeSlider.valueAsNumber / place.scale, points: [onPhoto(point)] };
+    sayNothing();
+    continueStroke([]);
+  }
+
+  function continueStroke(points) {
+    const begin = Math.max(stroke.points.length - 1, 0);
+    stroke.points.push(...points.map(onPhoto));
+    const context = photo.paint.getContext("2d", { willReadFrequently: true });
+    context.save();
+    drawStroke(context, stroke, begin);
+    context.restore();
+    draw();
+  }
+
+  function endStroke() {
+    const done = stroke;
+    stroke = null;
+    keyboardDown = false;
+    if (done.erases && !isPainted()) return render();
+    mark(done);
+    if (option("at-once").checked && !done.erases) remove();
+  }
+
+  function dropStroke() {
+    stroke = null;
+    keyboardDown = false;
+    if (photo) render();
+  }
+
+  function pointOf(event) {
+    const box = view.getBoundingClientRect();
+    return { x: event.clientX - box.left, y: event.clientY - box.top };
+  }
+
+  view.addEventListener("pointerdown", (event) => {
+    if (!photo) return;
+    event.preventDefault();
+    view.focus({ preventScroll: true, focusVisible: false });
+    togglePanel(null);
+    view.setPointerCapture(event.pointerId);
+    pointers.set(event.pointerId, pointOf(event));
+    if (pointers.size > 1) {
+      if (stroke) dropStroke(); // two fingers never paint
+      gesture = "pinch";
+    } else if (event.button === 1 || spaceHeld) {
+      gesture = "pan";
+    } else if (event.button === 0 && !job && !comparing) {
+      brush = pointOf(event);
+      beginStroke(brush);
+    }
+  });
+
+  view.addEventListener("pointermove", (event) => {
+    const point = pointOf(event);
+    if (event.pointerType !== "touch" || stroke) brush = point;
+    const before = pointers.get(event.pointerId);
+    if (before) pointers.set(event.pointerId, point);
+    if (before && gesture === "pinch" && pointers.size === 2) {
+      const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, where]) => where);
+      const distance = (one) => Math.hypot(one.x - other.x, one.y - other.y) || 1;
+      place = { ...place, x: place.x + (point.x - before.x) / 2, y: place.y + (point.y - before.y) / 2, fitted: false };
+      zoom(distance(point) / distance(before), (point.x + other.x) / 2, (point.y + other.y) / 2);
+    } else if (before && gesture === "pan") {
+      place = { ...place, x: place.x + point.x - before.x, y: place.y + point.y - before.y, fitted: false };
+    } else if (before && stroke && !keyboardDown) {
+      const moves = event.getCoalescedEvents?.() ?? [];
+      continueStroke((moves.length ? moves : [event]).map(pointOf));
+    }
+    draw();
+  });
+
+  function pointerUp(event) {
+    if (!pointers.delete(event.pointerId)) return;
+    if (stroke && !keyboardDown && !pointers.size) event.type === "pointerup" ? endStroke() : dropStroke();
+    if (!pointers.size) gesture = null;
+    if (event.pointerType === "touch") brush = null;
+    draw();
+  }
+  view.addEventListener("pointerup", pointerUp);
+  view.addEventListener("pointercancel", pointerUp);
+  view.addEventListener("pointerleave", () => {
+    if (!keyboardDown) brush = null;
+    draw();
+  });
+  view.addEventListener(
+    "wheel",
+    (event) => {
+      event.preventDefault();
+      const { x, y } = pointOf(event);
+      const pixels = event.deltaY * (event.deltaMode === 1 ? 16 : 1);
+      zoom(Math.exp(-pixels * (event.ctrlKey ? 0.01 : 0.0015)), x, y);
+    },
+    { passive: false },
+  );
+  view.addEventListener("contextmenu", (event) => event.preventDefault());
+
+  /** The keyboard's brush: arrows move it, Enter puts it down and lifts it. */
+  function moveBrush(key, far) {
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    brush ??= { x: view.clientWidth / 2, y: view.clientHeight / 2 };
+    const step = KEYBOARD_STEP * (far ? 5 : 1);
+    brush = { x: brush.x + step * moves[key][0], y: brush.y + step * moves[key][1], byKey: true };
+    if (keyboardDown) continueStroke([brush]);
+    draw();
+  }
+
+  function pressBrush() {
+    if (keyboardDown) return endStroke();
+    beginStroke(brush);
+    keyboardDown = true;
+  }
+
+  // Buttons and keys
+
+  function chooseTool(name) {
+    tool = name;
+    for (const one of root.querySelectorAll("[data-tool]")) one.setAttribute("aria-pressed", one.dataset.tool === name);
+  }
+
+  function setSize(size) {
+    sizeSlider.value = size;
+    sizeSlider.nextElementSibling.textContent = sizeSlider.value;
+    draw();
+  }
+
+  function compare(on) {
+    comparing = on && !button("compare").disabled;
+    button("compare").setAttribute("aria-pressed", comparing);
+    draw();
+  }
+
+  function togglePanel(name) {
+    for (const panel of root.querySelectorAll(".panel")) {
+      panel.hidden = panel.dataset.panel !== name || !panel.hidden;
+      button(panel.dataset.panel).setAttribute("aria-expanded", !panel.hidden);
+    }
+  }
+
+  const actions = {
+    open: () => find("#photograph").click(),
+    undo: () => go(-1),
+    redo: () => go(1),
+    download: () => photo && togglePanel("download"),
+    help: () => find("dialog").showModal(),
+    "close-help": () => find("dialog").close(),
+    cancel,
+    select: selectObject,
+    "zoom-in": () => zoom(1.25),
+    "zoom-out": () => zoom(0.8),
+    fit,
+    options: () => togglePanel("options"),
+    mask: () => find("#mask").click(),
+    invert: () => photo && mark({ inverts: true }),
+    remove,
+  };
+
+  root.addEventListener("click", ({ target }) => {
+    const pressed = target.closest("button");
+    if (!target.closest(".popup")) togglePanel(null);
+    if (pressed?.dataset.tool) chooseTool(pressed.dataset.tool);
+    else if (pressed?.dataset.sample) openSample(pressed.dataset.sample);
+    else if (pressed?.dataset.save) download(pressed.dataset.save);
+    else actions[pressed?.dataset.do]?.();
+  });
+
+  for (const slider of root.querySelectorAll(".size input")) {
+    slider.addEventListener("input", () => (slider.nextElementSibling.textContent = slider.value));
+  }
+
+  button("compare").addEventListener("pointerdown", () => compare(true));
+  for (const name of ["pointerup", "pointerleave", "pointercancel", "blur"]) button("compare").addEventListener(name, () => compare(false));
+  button("compare").addEventListener("keydown", ({ key }) => (key === " " || key === "Enter") && compare(true));
+
+  for (const [id, what] of [["#photograph", open], ["#mask", readMask]]) {
+    find(id).addEventListener("change", ({ target }) => {
+      take([...target.files], what);
+      target.value = ""; // so that the same file can be chosen again
+    });
+  }
+
+  const keys = {
+    b: () => chooseTool("brush"),
+    e: () => chooseTool("eraser"),
+    "[": () => setSize(Math.round(sizeSlider.valueAsNumber / 1.2)),
+    "]": () => setSize(Math.ceil(sizeSlider.valueAsNumber * 1.2)),
+    s: selectObject,
+    o: actions.open,
+    c: () => compare(true),
+    "+": actions["zoom-in"],
+    "=": actions["zoom-in"],
+    "-": actions["zoom-out"],
+    0: fit,
+    "?": actions.help,
+    Enter: remove,
+  };
+  const keysWithControl = { z: () => go(-1), y: () => go(1), s: actions.download, enter: remove };
+
+  document.addEventListener("keydown", (event) => {
+    const { key, target } = event;
+    if (!root.isConnected || find("dialog").open || target.matches?.("input[type=text], textarea")) return;
+    const control = event.ctrlKey || event.metaKey;
+    const does = control
+      ? event.shiftKey && key.toLowerCase() === "z" ? () => go(1) : keysWithControl[key.toLowerCase()]
+      : keys[key.length === 1 ? key.toLowerCase() : key];
+    if (key === "Escape") {
+      if (stroke) dropStroke();
+      else if (job) cancel();
+      else if (find(".panel:not([hidden])")) togglePanel(null);
+      else sayNothing();
+    } else if (target === view && key.startsWith("Arrow") && photo) {
+      event.preventDefault();
+      moveBrush(key, event.shiftKey);
+    } else if (target === view && key === "Enter" && !control && brush?.byKey && photo && !job) {
+      pressBrush();
+    } else if (key === " " && !target.matches?.("button, input, summary, a")) {
+      event.preventDefault();
+      spaceHeld = true;
+      view.classList.add("panning");
+    } else if (does && !event.altKey && !(key === "Enter" && target.matches?.("button, input, summary, a"))) {
+      event.preventDefault();
+      does();
+    }
+  });
+  document.addEventListener("keyup", ({ key }) => {
+    if (key === " ") {
+      spaceHeld = false;
+      view.classList.remove("panning");
+    }
+    if (key === "c" || key === " " || key === "Enter") compare(false);
+  });
+
+  // Files that are dropped or pasted
+
+  for (const name of ["dragenter", "dragover"]) {
+    root.addEventListener(name, (event) => {
+      event.preventDefault();
+      root.classList.add("over");
+    });
+  }
+  root.addEventListener("dragleave", ({ relatedTarget }) => root.contains(relatedTarget) || root.classList.remove("over"));
+  root.addEventListener("drop", (event) => {
+    event.preventDefault();
+    root.classList.remove("over");
+    if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
+    else say("Save the photograph first, and drop its file; addresses are not fetched.", true);
+  });
+  document.addEventListener("paste", ({ clipboardData }) => take([...clipboardData.files]));
+
+  root.classList.toggle("embedded", window.parent !== window);
+  new ResizeObserver(resize).observe(find(".stage"));
+  showState();
+}
