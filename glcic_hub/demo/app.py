@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -338,15 +338,22 @@ def _thumbnail(name: str) -> str:
 def _offer(complete: Callable[..., Any], **options: Any) -> None:
     """Adds `/complete` for programs: what takes files is made of components, which check that they were uploaded."""
     with gr.Group(visible=False):
-        files = [gr.File(label=label, type="filepath") for label in ("image", "mask")]
-        for file in files:
+        image, mask = (gr.File(label=label, type="filepath") for label in ("image", "mask"))
+        inputs = {
+            image: "The photograph: at most 64 MB and 64 megapixels.",
+            mask: "White = complete; of the photograph's size as displayed. None takes its transparent pixels.",
+            gr.Checkbox(False, label="blend"): "Blend the fill into its surroundings.",
+            gr.Number(0, label="grow", precision=0): "Pixels by which the hole grows to each side.",
+            gr.Checkbox(True, label="detail"): "Take the fill's detail from the photograph.",
+        }
+        for component, words in inputs.items():
+            info = {**component.api_info_as_input(), "additional_description": words}
+            component.api_info_as_input = partial(dict, info)
+        for file, example in {image: "photo.jpg", mask: "mask.png"}.items():
             _take_no_addresses(file)
-        settings = [
-            gr.Checkbox(False, label="blend"), gr.Number(0, label="grow", precision=0),
-            gr.Checkbox(True, label="detail"),
-        ]  # fmt: skip
+            file.example_payload = partial(dict, path=example, url=example, meta={"_type": "gradio.FileData"})  # Gradio's own is an address
         answers = [gr.File(label="completed"), gr.Textbox(label="message")]
-        gr.Button("Complete files").click(complete, [*files, *settings], answers, api_name="complete", **options)
+        gr.Button("Complete files").click(complete, [*inputs], answers, api_name="complete", **options)
 
 
 def _fill_in_defaults(demo: gr.Blocks) -> None:
@@ -396,6 +403,7 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     demo.server.force_exit = True
     demo.server.thread.join()
+    WORKER.shutdown(wait=False, cancel_futures=True)
 
 
 @asynccontextmanager

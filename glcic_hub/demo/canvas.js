@@ -656,6 +656,10 @@ function openEditor(element) {
     redo: () => go(1),
     download: () => photo && togglePanel("download"),
     help: () => find("dialog").showModal(),
+    api: () => {
+      find("dialog").close();
+      document.querySelector("footer .show-api").click(); // Gradio's button, which the page does not show
+    },
     "close-help": () => find("dialog").close(),
     cancel,
     select: selectObject,

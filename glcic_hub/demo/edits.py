@@ -119,7 +119,7 @@ def save(path: str, steps: Sequence[str], *, keep_format: bool = False) -> Path:
     """
     photo, _ = _apply(path, steps)
     result = completed_path(path, suffix_of(path) if keep_format else ".png")
-    save_image(photo, result)
+    save_image(photo, result, compress_level=1)
     return result
 
 

@@ -233,7 +233,7 @@ def complete_file(
     )
     seconds = time.perf_counter() - begin
     result = completed_path(path, ".png")
-    save_image(completed, result)
+    save_image(completed, result, compress_level=1)
     message = f"{width}×{height} pixels, hole {hole.mean():.1%}, {seconds:.2f} s on {pipe.device.type}"
     if not detail and out_of_reach(hole).any():
         message += ". The hole is larger than the network can see across, so its middle comes from a smaller copy"
