@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from glcic_hub import GLCICPipeline
 from glcic_hub.demo.app import SAMPLE_TITLES, make_demo, sample_of
 
 SAMPLE = "Remove the tower"
-DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1120, "height": 720}}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
 
 
@@ -32,37 +33,38 @@ def main() -> None:
     if options.samples:
         make_thumbnails(options.samples)
     demo = make_demo()
-    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True)
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, footer_links=["api"])
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        for name, theme, window in (("light", "light", DESKTOP), ("dark", "dark", DESKTOP), ("phone", "light", PHONE)):
+        for theme, window, stages in (
+            ("light", DESKTOP, {stage: stage for stage in ("empty", "painting", "done", "comparing")}),
+            ("dark", DESKTOP, {"painting": "dark"}),
+            ("light", PHONE, {"done": "phone"}),
+        ):
             page = browser.new_page(**window)
             page.goto(f"{address}?__theme={theme}")
             page.wait_for_selector("text=Drop a photo")
-            page.wait_for_timeout(500)
-            shoot(page, options.output, name)
+            for stage in go_through(page):
+                if stage in stages:
+                    page.wait_for_timeout(500)
+                    page.screenshot(path=options.output / f"demo-{stages[stage]}.jpg", quality=88, scale="css")
             page.close()
         browser.close()
     demo.close()
 
 
-def shoot(page: Page, folder: Path, name: str) -> None:
-    """Completes the sample, and takes a screenshot of each stage."""
-
-    def take(stage: str) -> None:
-        page.wait_for_timeout(300)
-        page.screenshot(path=folder / f"demo-{name}-{stage}.jpg", quality=88, scale="css")
-
-    take("empty")
+def go_through(page: Page) -> Iterator[str]:
+    """Completes the sample, and names each stage when it is reached."""
+    yield "empty"
     page.click(f"text={SAMPLE}")
     page.wait_for_selector(".notice", timeout=60_000)
-    take("done")
+    yield "done"
     page.click("[aria-label=Undo]")
-    take("painting")
+    yield "painting"
     page.click("[aria-label=Redo]")
-    page.locator("[aria-label='Hold to compare']").dispatch_event("pointerdown")
-    take("comparing")
+    page.locator("[data-do=compare]").dispatch_event("pointerdown")
+    yield "comparing"
 
 
 def make_thumbnails(folder: Path) -> None:

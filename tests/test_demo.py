@@ -597,20 +597,21 @@ def test_formats(pretrained: GLCICPipeline, tmp_path: Path, kind: str, suffix: s
 
 @pytest.fixture
 def page(browser: Browser, server: str) -> Iterator[Page]:
-    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
     failures: list[str] = []
     opened.on("pageerror", lambda error: failures.append(str(error)))
     opened.goto(server)
     opened.wait_for_selector("text=Drop a photo")
     yield opened
-    opened.close()
+    context.close()
     assert not failures
 
 
 def choose(page: Page, path: Path) -> None:
     """Opens a photograph; another may be open."""
     page.set_input_files("#photograph", path)
-    page.wait_for_selector(f".name:has-text('{path.name}')", state="attached", timeout=20_000)
+    page.wait_for_selector(f".name:has-text({json.dumps(path.name)})", state="attached", timeout=20_000)
 
 
 def seen(page: Page) -> NDArray[np.int64]:
@@ -730,6 +731,27 @@ def test_undo_redo_compare_erase(page: Page, tmp_path: Path) -> None:
     for _ in range(2):
         page.keyboard.press("Control+Shift+z")
     assert np.array_equal(shown(page, 400, 600), completed)
+
+
+def test_a_reload_loses_nothing(page: Page, server: str, tmp_path: Path) -> None:
+    choose(page, save(blue_photo(400, 600), tmp_path / "photo #1?.png"))
+    stroke(page, (0.4, 0.3), (0.4, 0.6))
+    press_remove(page)
+    stroke(page, (0.7, 0.3), (0.7, 0.6))
+    before = shown(page, 400, 600)
+    page.reload()
+    page.wait_for_selector("text=Your photograph and what you did are back.", timeout=20_000)
+    assert np.array_equal(shown(page, 400, 600), before)
+    page.goto("about:blank")
+    page.go_back()
+    page.wait_for_selector("text=are back", timeout=20_000)
+    for _ in range(2):
+        page.keyboard.press("Control+z")
+    assert painted(page, 400, 600)[160].any() and not painted(page, 400, 600)[280].any()
+    assert "600×400" in press_remove(page)
+    other = page.context.new_page()  # another tab begins anew
+    other.goto(server)
+    other.wait_for_selector("text=Drop a photo")
 
 
 def test_a_sample_with_one_click(page: Page, tmp_path: Path) -> None:

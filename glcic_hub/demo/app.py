@@ -351,7 +351,9 @@ def _offer(complete: Callable[..., Any], **options: Any) -> None:
             component.api_info_as_input = partial(dict, info)
         for file, example in {image: "photo.jpg", mask: "mask.png"}.items():
             _take_no_addresses(file)
-            file.example_payload = partial(dict, path=example, url=example, meta={"_type": "gradio.FileData"})  # Gradio's own is an address
+            file.example_payload = partial(
+                dict, path=example, url=example, meta={"_type": "gradio.FileData"}
+            )  # Gradio's own is an address
         answers = [gr.File(label="completed"), gr.Textbox(label="message")]
         gr.Button("Complete files").click(complete, [*inputs], answers, api_name="complete", **options)
 

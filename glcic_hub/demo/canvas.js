@@ -8,6 +8,7 @@
 const MAX_MEGABYTES = 64;
 const PAINT = "rgb(255, 64, 64)";
 const PAINT_OPACITY = 0.55;
+const KEPT_SECONDS = 3600; // the server's
 const NOTE_SECONDS = 10; // notes go by themselves then, errors do not
 const MAX_ZOOM = 32; // pixels of the screen to one of the copy
 const KEYBOARD_STEP = 4; // pixels of the screen that an arrow key moves the brush by; five times as many with Shift
@@ -28,7 +29,7 @@ function bitmapOf(base64) {
 /** The paint of a mask in base64, white = paint, as a layer. */
 async function paintOf(base64) {
   const bitmap = await bitmapOf(base64);
-  const layer = makeLayer(bitmap.width, bitmap.height);
+  const layer = Object.assign(makeLayer(bitmap.width, bitmap.height), { packed: base64 });
   const context = layer.getContext("2d", { willReadFrequently: true });
   context.drawImage(bitmap, 0, 0);
   const image = context.getImageData(0, 0, layer.width, layer.height);
@@ -116,6 +117,11 @@ class Server {
     this.numbers = new Map(config.dependencies.map((one) => [one.api_name, one.id]));
   }
 
+  /** Where a file of the server can be had. */
+  addressOf(path) {
+    return `${this.api}/file=${path.split("/").map(encodeURIComponent).join("/")}`;
+  }
+
   /** Uploads a file; its path on the server. */
   upload(file, { signal, onProgress }) {
     return new Promise((resolve, reject) => {
@@ -170,12 +176,54 @@ class Server {
           else if (message.msg === "process_starts") onWait(0);
           else if (message.msg === "unexpected_error") reject(new Error("The server failed. Try again."));
           else if (message.msg === "process_completed" && message.success) resolve(message.output.data[0]);
-          else if (message.msg === "process_completed") reject(new Error(message.output.error ?? "The server failed. Try again."));
+          else if (message.msg === "process_completed")
+            reject(new Error(message.output.error ?? "The server failed. Try again."));
         };
       });
     } finally {
       events.close();
     }
+  }
+}
+
+/** What the page is doing, kept in the browser by tab for as long as the server has the photograph. */
+class Memory {
+  static NAME = "glcic-demo";
+
+  constructor() {
+    this.opened = new Promise((resolve, reject) => {
+      const request = indexedDB.open(Memory.NAME, 1);
+      request.onupgradeneeded = () => request.result.createObjectStore("sessions");
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+    this.key = JSON.parse(sessionStorage.getItem(Memory.NAME)); // when the photograph was opened, and a number
+  }
+
+  async ask(use) {
+    const store = (await this.opened).transaction("sessions", "readwrite").objectStore("sessions");
+    const request = use(store);
+    return new Promise((resolve, reject) => {
+      request.onsuccess = () => resolve(request.result);
+      request.onerror = () => reject(request.error);
+    });
+  }
+
+  /** Begins anew, for another photograph. */
+  begin() {
+    if (this.key) this.ask((store) => store.delete(this.key));
+    this.key = [Date.now(), ...crypto.getRandomValues(new Uint32Array(1))];
+    sessionStorage.setItem(Memory.NAME, JSON.stringify(this.key));
+  }
+
+  keep(session) {
+    return this.ask((store) => store.put(session, this.key));
+  }
+
+  /** What was kept before the page was loaded, if anything. */
+  async recall() {
+    await this.ask((store) => store.delete(IDBKeyRange.upperBound([Date.now() - KEPT_SECONDS * 1000])));
+    return this.key && this.ask((store) => store.get(this.key));
   }
 }
 
@@ -207,6 +255,8 @@ function openEditor(element) {
   const pointers = new Map(); // fingers and buttons that are down
   let gesture = null; // of two fingers, or a drag that pans
 
+  let memory = null; // not where the browser keeps nothing
+
   const now = () => states[at];
   const option = (name) => find(`[name=${name}]`);
   const margin = () => option("margin").valueAsNumber;
@@ -228,14 +278,22 @@ function openEditor(element) {
     const height = view.height / devicePixelRatio;
     const room = Math.min(width, height) < 500 ? 6 : 18;
     const scale = Math.min((width - 2 * room) / photo.image.width, (height - 2 * room) / photo.image.height, 4);
-    place = { scale, x: (width - scale * photo.image.width) / 2, y: (height - scale * photo.image.height) / 2, fitted: true };
+    place = {
+      scale,
+      x: (width - scale * photo.image.width) / 2,
+      y: (height - scale * photo.image.height) / 2,
+      fitted: true,
+    };
     draw();
   }
 
   /** Zooms by a factor about a point of the screen, which stays where it is. */
   function zoom(factor, x = view.clientWidth / 2, y = view.clientHeight / 2) {
     if (!photo) return;
-    const scale = Math.min(Math.max(place.scale * factor, 32 / Math.max(photo.image.width, photo.image.height)), MAX_ZOOM);
+    const scale = Math.min(
+      Math.max(place.scale * factor, 32 / Math.max(photo.image.width, photo.image.height)),
+      MAX_ZOOM,
+    );
     const by = scale / place.scale;
     place = { scale, x: x - by * (x - place.x), y: y - by * (y - place.y), fitted: false };
     draw();
@@ -252,7 +310,6 @@ function openEditor(element) {
     screen.setTransform(1, 0, 0, 1, 0, 0);
     screen.clearRect(0, 0, view.width, view.height);
     if (!photo) return;
-    const { width, height } = photo.image;
     const { scale, x, y } = place;
     if (photo.transparent) drawSquares();
     const dense = devicePixelRatio * scale;
@@ -267,7 +324,7 @@ function openEditor(element) {
     }
     screen.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     if (brush && !comparing) drawBrush();
-    const percent = (100 * scale * width) / photo.width;
+    const percent = (100 * scale * photo.image.width) / photo.width;
     const shown = `${percent < 10 ? percent.toFixed(1) : Math.round(percent)} %`;
     button("fit").firstChild.textContent = shown;
     button("fit").setAttribute("aria-label", `${shown}, fit the window`);
@@ -286,7 +343,8 @@ function openEditor(element) {
     screen.fillRect(0, 0, view.width, view.height);
     screen.fillStyle = "#d4d4d4";
     for (let row = 0; row * 12 < view.clientHeight; row++) {
-      for (let column = row % 2; column * 12 < view.clientWidth; column += 2) screen.fillRect(column * 12, row * 12, 12, 12);
+      for (let column = row % 2; column * 12 < view.clientWidth; column += 2)
+        screen.fillRect(column * 12, row * 12, 12, 12);
     }
     screen.restore();
   }
@@ -314,8 +372,39 @@ function openEditor(element) {
     const paint = photo.paint.getContext("2d", { willReadFrequently: true });
     paint.clearRect(0, 0, photo.paint.width, photo.paint.height);
     for (const mark of now().marks) drawMark(paint, mark);
+    remember();
     showState();
     draw();
+  }
+
+  /** Keeps what was done, so that it survives a reload: without what is drawn of it, which can be made anew. */
+  function remember() {
+    const { image, paint, original, marked, ...told } = photo;
+    const plain = states.map(({ marks, steps }) => ({
+      marks: marks.map(({ layer, ...mark }) => (layer ? { packed: layer.packed } : mark)),
+      steps: steps.map(({ name, parts }) => ({ name, parts: parts.map(({ bitmap, ...part }) => part) })),
+    }));
+    memory?.keep({ told, states: plain, at }).catch(() => {}); // its room is full: the session ends with the page
+  }
+
+  /** Goes on from what was done before the page was loaded, if the server has the photograph still. */
+  async function restore() {
+    memory = new Memory();
+    const kept = await memory.recall();
+    if (!kept || !(await fetch(server.addressOf(kept.told.photo), { method: "HEAD" })).ok) return;
+    const layers = new Map(); // states have most in common
+    const once = async (packed, make) => {
+      if (!layers.has(packed)) layers.set(packed, await make(packed));
+      return layers.get(packed);
+    };
+    for (const state of kept.states) {
+      for (const mark of state.marks) if (mark.packed) mark.layer = await once(mark.packed, paintOf);
+      for (const part of state.steps.flatMap(({ parts }) => parts)) part.bitmap = await once(part.image, bitmapOf);
+    }
+    const opened = await prepare(kept.told);
+    if (photo || job) return;
+    show(opened, kept.states, kept.at);
+    say("Your photograph and what you did are back.");
   }
 
   /** Enables what can be pressed. */
@@ -358,8 +447,11 @@ function openEditor(element) {
   /** Works, one piece at a time, while the page says what is done; what fails is said, and undefined is what comes back. */
   async function work(doing, function_) {
     job?.abort(new DOMException("another job", "AbortError"));
-    const mine = (job = new AbortController());
-    const show = (text) => job === mine && (find(".progress span").textContent = text);
+    const mine = new AbortController();
+    job = mine;
+    const show = (text) => {
+      if (job === mine) find(".progress span").textContent = text;
+    };
     const told = {
       signal: mine.signal,
       onProgress: (share) => show(share < 1 ? `Uploading, ${Math.round(100 * share)} %` : doing),
@@ -416,31 +508,40 @@ function openEditor(element) {
       const path = await server.upload(file, told);
       return prepare(await server.call("open_photograph", { photo: path }, told), file.name);
     });
-    if (opened) show(opened);
+    if (opened) showNew(opened);
   }
 
   async function openSample(name) {
     const opened = await work("Opening", async (told) => prepare(await server.call("open_sample", { name }, told)));
     if (!opened) return;
-    show(opened);
+    showNew(opened);
     await remove();
   }
 
   /** Decodes what the server said of a photograph. */
   async function prepare(answer, name = answer.name) {
     const original = await bitmapOf(answer.preview);
-    const layers = { image: makeLayer(original.width, original.height), paint: makeLayer(original.width, original.height) };
+    const layers = {
+      image: makeLayer(original.width, original.height),
+      paint: makeLayer(original.width, original.height),
+    };
     return { ...answer, ...layers, name, original, marked: answer.strokes && (await paintOf(answer.strokes)) };
   }
 
-  function show(opened) {
+  function showNew(opened) {
+    memory?.begin();
+    show(opened, [{ marks: opened.marked ? [{ layer: opened.marked }] : [], steps: [] }], 0);
+  }
+
+  function show(opened, itsStates, itsPlace) {
     photo = opened;
-    states = [{ marks: photo.marked ? [{ layer: photo.marked }] : [], steps: [] }];
-    at = 0;
+    states = itsStates;
+    at = itsPlace;
     const same = photo.suffix.slice(1).replace("jpg", "jpeg").toUpperCase();
     find("[data-save=same]").hidden = same === "PNG";
     find(".format").textContent = same;
-    find(".format-note").textContent = same === "JPEG" ? "As the photograph was; JPEG changes every pixel a little" : "As the photograph was";
+    find(".format-note").textContent =
+      same === "JPEG" ? "As the photograph was; JPEG changes every pixel a little" : "As the photograph was";
     root.classList.remove("empty");
     resize();
     fit();
@@ -449,7 +550,12 @@ function openEditor(element) {
   }
 
   async function requested() {
-    return { photo: photo.photo, steps: now().steps.map((step) => step.name), strokes: await packMask(photo.paint), margin: margin() };
+    return {
+      photo: photo.photo,
+      steps: now().steps.map((step) => step.name),
+      strokes: await packMask(photo.paint),
+      margin: margin(),
+    };
   }
 
   async function remove() {
@@ -458,15 +564,23 @@ function openEditor(element) {
     const begin = performance.now();
     const asked = photo;
     await work("Removing", async (told) => {
-      const options = { detail: option("detail").checked, blend: option("blend").checked, model: option("model").value };
+      const options = {
+        detail: option("detail").checked,
+        blend: option("blend").checked,
+        model: option("model").value,
+      };
       const answer = await server.call("remove", { ...(await requested()), ...options }, told);
       const parts = await Promise.all(
-        answer.parts.map(async ({ top, left, image }) => ({ top, left, bitmap: await bitmapOf(image) })),
+        answer.parts.map(async (part) => ({ ...part, bitmap: await bitmapOf(part.image) })),
       );
       if (told.signal.aborted || photo !== asked) return;
       commit({ marks: [], steps: [...now().steps, { name: answer.step, parts }] });
       const seconds = ((performance.now() - begin) / 1000).toFixed(1);
-      say([`Removed in ${seconds} s. ${photo.width}×${photo.height}, everything else untouched.`, ...answer.notes].join(" "));
+      say(
+        [`Removed in ${seconds} s. ${photo.width}×${photo.height}, everything else untouched.`, ...answer.notes].join(
+          " ",
+        ),
+      );
     });
   }
 
@@ -489,12 +603,14 @@ function openEditor(element) {
 
   async function download(kind) {
     togglePanel(null);
-    const answer = await work("Making the file", async (told) => server.call("save", { ...(await requested()), kind }, told));
+    const answer = await work("Making the file", async (told) =>
+      server.call("save", { ...(await requested()), kind }, told),
+    );
     if (!answer) return;
     const stem = photo.name.replace(/\.[^.]*$/, "").replace(/_completed$/, "");
     const suffix = kind === "same" ? photo.suffix : ".png";
     const link = document.createElement("a");
-    link.href = `${server.api}/file=${answer.path}`;
+    link.href = server.addressOf(answer.path);
     link.download = `${stem}_${kind === "mask" ? "mask" : "completed"}${suffix}`;
     link.click();
   }
@@ -572,7 +688,12 @@ function openEditor(element) {
     if (before && gesture === "pinch" && pointers.size === 2) {
       const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, where]) => where);
       const distance = (one) => Math.hypot(one.x - other.x, one.y - other.y) || 1;
-      place = { ...place, x: place.x + (point.x - before.x) / 2, y: place.y + (point.y - before.y) / 2, fitted: false };
+      place = {
+        ...place,
+        x: place.x + (point.x - before.x) / 2,
+        y: place.y + (point.y - before.y) / 2,
+        fitted: false,
+      };
       zoom(distance(point) / distance(before), (point.x + other.x) / 2, (point.y + other.y) / 2);
     } else if (before && gesture === "pan") {
       place = { ...place, x: place.x + point.x - before.x, y: place.y + point.y - before.y, fitted: false };
@@ -628,7 +749,8 @@ function openEditor(element) {
 
   function chooseTool(name) {
     tool = name;
-    for (const one of root.querySelectorAll("[data-tool]")) one.setAttribute("aria-pressed", one.dataset.tool === name);
+    for (const one of root.querySelectorAll("[data-tool]"))
+      one.setAttribute("aria-pressed", one.dataset.tool === name);
   }
 
   function setSize(size) {
@@ -686,10 +808,14 @@ function openEditor(element) {
   }
 
   button("compare").addEventListener("pointerdown", () => compare(true));
-  for (const name of ["pointerup", "pointerleave", "pointercancel", "blur"]) button("compare").addEventListener(name, () => compare(false));
+  for (const name of ["pointerup", "pointerleave", "pointercancel", "blur"])
+    button("compare").addEventListener(name, () => compare(false));
   button("compare").addEventListener("keydown", ({ key }) => (key === " " || key === "Enter") && compare(true));
 
-  for (const [id, what] of [["#photograph", open], ["#mask", readMask]]) {
+  for (const [id, what] of [
+    ["#photograph", open],
+    ["#mask", readMask],
+  ]) {
     find(id).addEventListener("change", ({ target }) => {
       take([...target.files], what);
       target.value = ""; // so that the same file can be chosen again
@@ -718,7 +844,9 @@ function openEditor(element) {
     if (!root.isConnected || find("dialog").open || target.matches?.("input[type=text], textarea")) return;
     const control = event.ctrlKey || event.metaKey;
     const does = control
-      ? event.shiftKey && key.toLowerCase() === "z" ? () => go(1) : keysWithControl[key.toLowerCase()]
+      ? event.shiftKey && key.toLowerCase() === "z"
+        ? () => go(1)
+        : keysWithControl[key.toLowerCase()]
       : keys[key.length === 1 ? key.toLowerCase() : key];
     if (key === "Escape") {
       if (stroke) dropStroke();
@@ -755,7 +883,10 @@ function openEditor(element) {
       root.classList.add("over");
     });
   }
-  root.addEventListener("dragleave", ({ relatedTarget }) => root.contains(relatedTarget) || root.classList.remove("over"));
+  root.addEventListener(
+    "dragleave",
+    ({ relatedTarget }) => root.contains(relatedTarget) || root.classList.remove("over"),
+  );
   root.addEventListener("drop", (event) => {
     event.preventDefault();
     root.classList.remove("over");
@@ -767,4 +898,7 @@ function openEditor(element) {
   root.classList.toggle("embedded", window.parent !== window);
   new ResizeObserver(resize).observe(find(".stage"));
   showState();
+  restore().catch(() => {
+    memory = null; // the browser keeps nothing here
+  });
 }
