@@ -348,12 +348,11 @@ def _offer(complete: Callable[..., Any], **options: Any) -> None:
         }
         for component, words in inputs.items():
             info = {**component.api_info_as_input(), "additional_description": words}
-            component.api_info_as_input = partial(dict, info)
+            component.api_info_as_input = partial(dict, info)  # type: ignore[method-assign]
         for file, example in {image: "photo.jpg", mask: "mask.png"}.items():
             _take_no_addresses(file)
-            file.example_payload = partial(
-                dict, path=example, url=example, meta={"_type": "gradio.FileData"}
-            )  # Gradio's own is an address
+            payload = {"path": example, "url": example, "meta": {"_type": "gradio.FileData"}}
+            file.example_payload = partial(dict, payload)  # type: ignore[method-assign]  # Gradio's is an address
         answers = [gr.File(label="completed"), gr.Textbox(label="message")]
         gr.Button("Complete files").click(complete, [*inputs], answers, api_name="complete", **options)
 

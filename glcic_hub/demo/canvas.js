@@ -163,6 +163,7 @@ class Server {
     if (!joined.ok) throw new Error("The server did not take this. Reload the page.");
     const { event_id } = await joined.json();
     const events = new EventSource(`${this.api}/queue/data?session_hash=${session}`);
+    let waiting; // says so unless one's turn comes at once
     try {
       return await new Promise((resolve, reject) => {
         signal.addEventListener("abort", () => {
@@ -172,7 +173,8 @@ class Server {
         events.onerror = () => reject(new Error("The connection was lost. Your strokes are kept; try again."));
         events.onmessage = ({ data }) => {
           const message = JSON.parse(data);
-          if (message.msg === "estimation") onWait(message.rank);
+          clearTimeout(waiting);
+          if (message.msg === "estimation") waiting = setTimeout(() => onWait(message.rank + 1), 300);
           else if (message.msg === "process_starts") onWait(0);
           else if (message.msg === "unexpected_error") reject(new Error("The server failed. Try again."));
           else if (message.msg === "process_completed" && message.success) resolve(message.output.data[0]);
@@ -181,6 +183,7 @@ class Server {
         };
       });
     } finally {
+      clearTimeout(waiting);
       events.close();
     }
   }
@@ -410,8 +413,8 @@ function openEditor(element) {
   /** Enables what can be pressed. */
   function showState() {
     root.classList.toggle("empty", !photo);
-    button("undo").disabled = !photo || at === 0;
-    button("redo").disabled = !photo || at === states.length - 1;
+    button("undo").disabled = !photo || Boolean(job) || at === 0;
+    button("redo").disabled = !photo || Boolean(job) || at === states.length - 1;
     button("compare").disabled = !photo || !now().steps.length;
     button("download").disabled = !photo;
     button("select").disabled = button("mask").disabled = button("invert").disabled = !photo || Boolean(job);
@@ -810,6 +813,7 @@ function openEditor(element) {
   button("compare").addEventListener("pointerdown", () => compare(true));
   for (const name of ["pointerup", "pointerleave", "pointercancel", "blur"])
     button("compare").addEventListener(name, () => compare(false));
+  button("compare").addEventListener("contextmenu", (event) => event.preventDefault()); // of a finger that is held
   button("compare").addEventListener("keydown", ({ key }) => (key === " " || key === "Enter") && compare(true));
 
   for (const [id, what] of [
@@ -867,13 +871,14 @@ function openEditor(element) {
       does();
     }
   });
-  document.addEventListener("keyup", ({ key }) => {
-    if (key === " ") {
-      spaceHeld = false;
-      view.classList.remove("panning");
-    }
-    if (key === "c" || key === " " || key === "Enter") compare(false);
-  });
+
+  function release() {
+    spaceHeld = false;
+    view.classList.remove("panning");
+    compare(false);
+  }
+  document.addEventListener("keyup", ({ key }) => [" ", "c", "enter"].includes(key.toLowerCase()) && release());
+  window.addEventListener("blur", release);
 
   // Files that are dropped or pasted
 
