@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -564,10 +565,18 @@ def test_what_the_page_would_not_send(server: str, hub: LocalHub, tmp_path: Path
     assert not succeeded(session.remove(good, strokes, margin=10**9))  # which covers everything
     nonsense: list[Any] = [[], {}, None, "x", 5]
     for asked in nonsense:
-        for name in ("open_photograph", "open_sample", "read_mask", "select_object", "remove", "save"):
+        for name in ("open_photograph", "open_sample", "read_mask", "select_object", "remove", "save", "save_all"):
             answer = session.call(name, asked)
             assert not succeeded(answer) and "reload it" in answer
     assert not succeeded(session.call("open_sample", {"name": "../rocket"}))
+    several: list[list[Any]] = [
+        [{}],
+        ["x"],
+        [{"photo": "/etc/passwd", "steps": []}],
+        [{"photo": good, "steps": []}] * 21,
+    ]
+    for photos in several:
+        assert not succeeded(session.call("save_all", {"photos": photos}))
     assert ask(server, "/health")[0] == 200
 
 
@@ -617,7 +626,7 @@ def choose(page: Page, path: Path) -> None:
 def seen(page: Page) -> NDArray[np.int64]:
     """What the canvas shows: (H, W, 4) RGBA."""
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-    address: str = page.evaluate("document.querySelector('.editor canvas').toDataURL()")
+    address: str = page.evaluate("document.querySelector('.stage canvas').toDataURL()")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))).astype(int)
 
 
@@ -637,7 +646,7 @@ def shown(page: Page, height: int, width: int) -> NDArray[np.uint8]:
 
 def at(page: Page, down: float, right: float) -> tuple[float, float]:
     """A place on the screen, by shares of the photograph's height and width."""
-    box = page.locator(".editor canvas").bounding_box()
+    box = page.locator(".stage canvas").bounding_box()
     assert box is not None
     scale = page.evaluate("devicePixelRatio")
     top, left, bottom, far = (place / scale for place in find_photo(page))
@@ -883,6 +892,37 @@ def test_large_and_turned_photographs(page: Page, tmp_path: Path) -> None:
         assert download(page, tmp_path / "out.jpg", "JPEG").stat().st_size < 0.8 * result.stat().st_size
 
 
+def test_many_photographs(page: Page, tmp_path: Path) -> None:
+    """One mask for all or each its own, all completed by one press, and one zip of them."""
+    paths = [save(blue_photo(200, 300 + number), tmp_path / f"{number}.png") for number in range(3)]
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
+    page.set_input_files("#photograph", [paths[0], tmp_path / "a.pdf", *paths[1:]])
+    page.wait_for_selector(".error:has-text('a.pdf: This is a PDF document')", timeout=20_000)
+    assert page.locator(".thumbnails button").count() == 3
+    stroke(page, (0.4, 0.3), (0.4, 0.6))
+    page.click("text=Same strokes for all")
+    page.wait_for_selector("text=All 3 photographs have these strokes.")
+    page.click(".thumbnails button >> nth=2")
+    assert painted(page, 200, 302).any()
+    page.keyboard.press("Control+z")
+    assert not painted(page, 200, 302).any()
+    stroke(page, (0.8, 0.3), (0.8, 0.6))
+    own = painted(page, 200, 302)
+    page.click("text=Remove in all")
+    page.wait_for_selector("text=/Removed from 3 photographs in .* s, everything else untouched/", timeout=60_000)
+    assert page.locator(".thumbnails button[aria-label*=completed]").count() == 3
+    with zipfile.ZipFile(download(page, tmp_path / "all.zip", "in one zip")) as together:
+        names = together.namelist()
+        together.extractall(tmp_path)
+    assert names == [f"{number}_completed.png" for number in range(3)]
+    differences = [changed(path, tmp_path / name) for path, name in zip(paths, names, strict=True)]
+    assert all(difference.any() and not difference[150:].any() for difference in differences[:2])
+    assert differences[2][own].mean() > 0.9 and not (differences[2] & ~widened(own, 10)).any()
+    page.reload()
+    page.wait_for_selector("text=are back", timeout=20_000)
+    assert page.locator(".thumbnails button[aria-label*=completed]").count() == 3
+
+
 def test_select_object(page: Page, tmp_path: Path) -> None:
     """A rough stroke over a disc becomes the disc, which can be undone."""
     photo = blue_photo(400, 600)
@@ -933,7 +973,7 @@ def test_by_keyboard_and_screen_reader(page: Page, tmp_path: Path) -> None:
     )
     assert all(names) and len(set(names)) == len(names)
     page.keyboard.press("Escape")
-    page.locator(".editor canvas").focus()
+    page.locator(".stage canvas").focus()
     for key in (*["Shift+ArrowLeft"] * 3, "Enter", *["Shift+ArrowRight"] * 5, "Enter"):
         page.keyboard.press(key)
     assert painted(page, 400, 600)[192:208, 300].all()
@@ -963,7 +1003,7 @@ def test_zoom_pan_and_paste(page: Page, tmp_path: Path) -> None:
                 given.items.add(new File([bytes], `${kind}.png`, { type: "image/png" }));
                 const event = new (kind === "paste" ? ClipboardEvent : DragEvent)(
                     kind, { clipboardData: given, dataTransfer: given, bubbles: true, cancelable: true });
-                document.querySelector(".editor canvas").dispatchEvent(event);
+                document.querySelector(".stage canvas").dispatchEvent(event);
             }""",
             [kind, base64.b64encode(content).decode()],
         )

@@ -55,6 +55,8 @@ MAX_STROKES_BYTES = 4_000_000
 """Of the strokes' PNG, in which each pixel takes a bit before it is compressed."""
 
 MAX_GROWTH = 64
+MAX_PHOTOS = 20
+"""In one zip file, and on one page."""
 
 MAX_WAITING = 64
 """Requests that may wait; more are told to come back."""
@@ -237,7 +239,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         network: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}
         files: dict[str, Any] = {"concurrency_id": "files", "concurrency_limit": 2}
         api(remove, api_name="remove", api_visibility="private", **network)
-        for function in (open_photograph, open_sample, read_mask, select_object, save):
+        for function in (open_photograph, open_sample, read_mask, select_object, save, save_all):
             api(function, api_name=function.__name__, api_visibility="private", **files)
         _offer(complete, **network)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
@@ -309,6 +311,15 @@ def save(asked: Asked) -> Asked:
         if kind == "mask":
             return {"path": str(edits.save_mask(path, steps, _strokes(asked), _margin(asked)))}
         return {"path": str(edits.save(path, steps, keep_format=kind == "same"))}
+
+
+def save_all(asked: Asked) -> Asked:
+    """Makes one file of several photographs."""
+    with _told():
+        photos = _value(asked, "photos", list)
+        if len(photos) > MAX_PHOTOS:
+            raise ValueError(f"{len(photos)} photographs are too many; at most {MAX_PHOTOS} are taken")
+        return {"path": str(edits.save_all([(_photo(one), _steps(one)) for one in photos]))}
 
 
 def _lay_out_page() -> None:

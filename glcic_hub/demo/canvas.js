@@ -9,6 +9,9 @@ const MAX_MEGABYTES = 64;
 const PAINT = "rgb(255, 64, 64)";
 const PAINT_OPACITY = 0.55;
 const KEPT_SECONDS = 3600; // the server's
+const CANCELLED = "cancelled"; // why work ended, where nobody wants to hear of it
+const MAX_PHOTOS = 20;
+const THUMBNAIL_SIDE = 56;
 const NOTE_SECONDS = 10; // notes go by themselves then, errors do not
 const MAX_ZOOM = 32; // pixels of the screen to one of the copy
 const KEYBOARD_STEP = 4; // pixels of the screen that an arrow key moves the brush by; five times as many with Shift
@@ -189,6 +192,80 @@ class Server {
   }
 }
 
+/**
+ * A photograph, and what was done to it: states, each of marks that are not yet completed and steps that are.
+ *
+ * What the server said of it is `told`; `image` and `paint` are layers of its copy as it is now, drawn while it is shown.
+ */
+class Photo {
+  constructor(told, original, states, at) {
+    Object.assign(this, { told, original, states, at });
+    this.width = original.width;
+    this.height = original.height;
+    this.image = null;
+    this.paint = null;
+  }
+
+  /** Makes one of what the server said of it, or of what `plain` kept. */
+  static async open({ told, states, at }) {
+    const decoded = new Map(); // states have most in common
+    const once = (packed, decode) => decoded.get(packed) ?? decoded.set(packed, decode(packed)).get(packed);
+    const first = { marks: told.strokes ? [{ packed: told.strokes }] : [], steps: [] };
+    const all = states ?? [first];
+    for (const state of all) {
+      for (const mark of state.marks) if (mark.packed) mark.layer = await once(mark.packed, paintOf);
+      for (const part of state.steps.flatMap(({ parts }) => parts)) part.bitmap = await once(part.image, bitmapOf);
+    }
+    return new Photo(told, await bitmapOf(told.preview), all, at ?? 0);
+  }
+
+  /** All of it, without what is drawn, which can be made anew. */
+  get plain() {
+    const states = this.states.map(({ marks, steps }) => ({
+      marks: marks.map(({ layer, ...mark }) => (layer ? { packed: layer.packed } : mark)),
+      steps: steps.map(({ name, parts }) => ({ name, parts: parts.map(({ bitmap, ...part }) => part) })),
+    }));
+    return { told: this.told, states, at: this.at };
+  }
+
+  get now() {
+    return this.states[this.at];
+  }
+
+  /** Goes to a new state, which can be undone. */
+  commit(state) {
+    this.states = [...this.states.slice(0, this.at + 1), { ...this.now, ...state }];
+    this.at = this.states.length - 1;
+  }
+
+  canGo(by) {
+    return this.at + by >= 0 && this.at + by < this.states.length;
+  }
+
+  /** Draws its layers anew. */
+  draw() {
+    this.image ??= makeLayer(this.width, this.height);
+    this.paint ??= makeLayer(this.width, this.height);
+    const image = this.image.getContext("2d");
+    image.clearRect(0, 0, this.width, this.height);
+    image.drawImage(this.original, 0, 0);
+    for (const part of this.now.steps.flatMap((step) => step.parts)) {
+      if (this.told.transparent) image.clearRect(part.left, part.top, part.bitmap.width, part.bitmap.height);
+      image.drawImage(part.bitmap, part.left, part.top);
+    }
+    const paint = this.paint.getContext("2d", { willReadFrequently: true });
+    paint.clearRect(0, 0, this.width, this.height);
+    for (const mark of this.now.marks) drawMark(paint, mark);
+  }
+
+  /** What the server needs to know of it. */
+  async asked(margin) {
+    this.draw();
+    const steps = this.now.steps.map((step) => step.name);
+    return { photo: this.told.photo, steps, strokes: await packMask(this.paint), margin };
+  }
+}
+
 /** What the page is doing, kept in the browser by tab for as long as the server has the photograph. */
 class Memory {
   static NAME = "glcic-demo";
@@ -212,21 +289,25 @@ class Memory {
     });
   }
 
-  /** Begins anew, for another photograph. */
+  get all() {
+    return IDBKeyRange.bound(this.key, [...this.key, Number.POSITIVE_INFINITY]);
+  }
+
+  /** Begins anew, for other photographs. */
   begin() {
-    if (this.key) this.ask((store) => store.delete(this.key));
+    if (this.key) this.ask((store) => store.delete(this.all));
     this.key = [Date.now(), ...crypto.getRandomValues(new Uint32Array(1))];
     sessionStorage.setItem(Memory.NAME, JSON.stringify(this.key));
   }
 
-  keep(session) {
-    return this.ask((store) => store.put(session, this.key));
+  keep(number, plain) {
+    return this.ask((store) => store.put(plain, [...this.key, number]));
   }
 
-  /** What was kept before the page was loaded, if anything. */
+  /** What was kept before the page was loaded. */
   async recall() {
     await this.ask((store) => store.delete(IDBKeyRange.upperBound([Date.now() - KEPT_SECONDS * 1000])));
-    return this.key && this.ask((store) => store.get(this.key));
+    return this.key ? this.ask((store) => store.getAll(this.all)) : [];
   }
 }
 
@@ -234,19 +315,49 @@ function tooLarge(file) {
   return `${file.name} has ${Math.ceil(file.size / 1e6)} MB, and at most ${MAX_MEGABYTES} are taken. Make it smaller, or save it as JPEG.`;
 }
 
+/** What is said of a file that need not be uploaded to be refused. */
+function refusal(file) {
+  if (file.size > MAX_MEGABYTES * 1e6) return tooLarge(file);
+  return file.size ? null : `${file.name} is empty; it may not have been copied or downloaded as a whole.`;
+}
+
+function secondsSince(begin) {
+  return ((performance.now() - begin) / 1000).toFixed(1);
+}
+
+/** The files that were dropped, those in folders too. */
+async function filesOf({ items }) {
+  const read = async (entry) => {
+    if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+    const reader = entry.createReader();
+    const entries = [];
+    for (let more; more?.length !== 0; entries.push(...more)) {
+      more = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)); // a hundred at a time
+    }
+    const files = (await Promise.all(entries.map(read))).flat();
+    return files
+      .filter(({ type }) => type.startsWith("image/"))
+      .sort((one, other) => one.name.localeCompare(other.name));
+  };
+  const entries = [...items]
+    .filter(({ kind }) => kind === "file")
+    .map((item) => item.webkitGetAsEntry() ?? item.getAsFile());
+  return (await Promise.all(entries.map((entry) => (entry instanceof File ? [entry] : read(entry))))).flat();
+}
+
 /** Makes what is in an element, canvas.html, work. */
 function openEditor(element) {
   const root = element.querySelector(".editor");
   const find = (selector) => root.querySelector(selector);
   const button = (name) => find(`[data-do=${name}]`);
-  const view = find("canvas");
+  const view = find(".stage canvas");
   const screen = view.getContext("2d");
   const sizeSlider = find(".bottom > .size input");
   const server = new Server();
 
-  let photo = null; // what the server said of it, with its copy and what is drawn: original, image, paint
-  let states = []; // of the photograph, for undo and redo: marks not yet completed, and steps completed
-  let at = 0;
+  let photos = []; // those that are open
+  let photo = null; // the one that is shown
+  let strip = []; // those of which there are thumbnails
   let job = null; // what the server is doing for us: an AbortController
   let tool = "brush";
   let stroke = null; // that is being painted
@@ -260,10 +371,8 @@ function openEditor(element) {
 
   let memory = null; // not where the browser keeps nothing
 
-  const now = () => states[at];
   const option = (name) => find(`[name=${name}]`);
   const margin = () => option("margin").valueAsNumber;
-  const isPainted = () => now().marks.length > 0;
 
   // What is seen
 
@@ -280,11 +389,11 @@ function openEditor(element) {
     const width = view.width / devicePixelRatio;
     const height = view.height / devicePixelRatio;
     const room = Math.min(width, height) < 500 ? 6 : 18;
-    const scale = Math.min((width - 2 * room) / photo.image.width, (height - 2 * room) / photo.image.height, 4);
+    const scale = Math.min((width - 2 * room) / photo.width, (height - 2 * room) / photo.height, 4);
     place = {
       scale,
-      x: (width - scale * photo.image.width) / 2,
-      y: (height - scale * photo.image.height) / 2,
+      x: (width - scale * photo.width) / 2,
+      y: (height - scale * photo.height) / 2,
       fitted: true,
     };
     draw();
@@ -293,10 +402,7 @@ function openEditor(element) {
   /** Zooms by a factor about a point of the screen, which stays where it is. */
   function zoom(factor, x = view.clientWidth / 2, y = view.clientHeight / 2) {
     if (!photo) return;
-    const scale = Math.min(
-      Math.max(place.scale * factor, 32 / Math.max(photo.image.width, photo.image.height)),
-      MAX_ZOOM,
-    );
+    const scale = Math.min(Math.max(place.scale * factor, 32 / Math.max(photo.width, photo.height)), MAX_ZOOM);
     const by = scale / place.scale;
     place = { scale, x: x - by * (x - place.x), y: y - by * (y - place.y), fitted: false };
     draw();
@@ -314,7 +420,7 @@ function openEditor(element) {
     screen.clearRect(0, 0, view.width, view.height);
     if (!photo) return;
     const { scale, x, y } = place;
-    if (photo.transparent) drawSquares();
+    if (photo.told.transparent) drawSquares();
     const dense = devicePixelRatio * scale;
     screen.setTransform(dense, 0, 0, dense, devicePixelRatio * x, devicePixelRatio * y);
     screen.imageSmoothingEnabled = dense < 4;
@@ -327,11 +433,11 @@ function openEditor(element) {
     }
     screen.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     if (brush && !comparing) drawBrush();
-    const percent = (100 * scale * photo.image.width) / photo.width;
+    const percent = (100 * scale * photo.width) / photo.told.width;
     const shown = `${percent < 10 ? percent.toFixed(1) : Math.round(percent)} %`;
     button("fit").firstChild.textContent = shown;
     button("fit").setAttribute("aria-label", `${shown}, fit the window`);
-    if (job && (now().marks.length || stroke)) draw(); // the strokes pulse
+    if (job && (photo.now.marks.length || stroke)) draw(); // the strokes pulse
   }
 
   /** Squares behind what is transparent. */
@@ -340,7 +446,7 @@ function openEditor(element) {
     screen.setTransform(devicePixelRatio, 0, 0, devicePixelRatio, 0, 0);
     screen.save();
     screen.beginPath();
-    screen.rect(x, y, scale * photo.image.width, scale * photo.image.height);
+    screen.rect(x, y, scale * photo.width, scale * photo.height);
     screen.clip();
     screen.fillStyle = "#fff";
     screen.fillRect(0, 0, view.width, view.height);
@@ -363,66 +469,79 @@ function openEditor(element) {
     screen.stroke();
   }
 
-  /** Draws the photograph and the paint anew, as the state says. */
+  /** Draws the photograph and the paint anew, as the state says, and keeps that. */
   function render() {
-    const image = photo.image.getContext("2d");
-    image.clearRect(0, 0, photo.image.width, photo.image.height);
-    image.drawImage(photo.original, 0, 0);
-    for (const part of now().steps.flatMap((step) => step.parts)) {
-      if (photo.transparent) image.clearRect(part.left, part.top, part.bitmap.width, part.bitmap.height);
-      image.drawImage(part.bitmap, part.left, part.top);
-    }
-    const paint = photo.paint.getContext("2d", { willReadFrequently: true });
-    paint.clearRect(0, 0, photo.paint.width, photo.paint.height);
-    for (const mark of now().marks) drawMark(paint, mark);
+    photo.draw();
     remember();
     showState();
     draw();
   }
 
-  /** Keeps what was done, so that it survives a reload: without what is drawn of it, which can be made anew. */
-  function remember() {
-    const { image, paint, original, marked, ...told } = photo;
-    const plain = states.map(({ marks, steps }) => ({
-      marks: marks.map(({ layer, ...mark }) => (layer ? { packed: layer.packed } : mark)),
-      steps: steps.map(({ name, parts }) => ({ name, parts: parts.map(({ bitmap, ...part }) => part) })),
-    }));
-    memory?.keep({ told, states: plain, at }).catch(() => {}); // its room is full: the session ends with the page
+  function remember(one = photo) {
+    memory?.keep(photos.indexOf(one), one.plain).catch(() => {}); // its room is full: the session ends with the page
   }
 
-  /** Goes on from what was done before the page was loaded, if the server has the photograph still. */
+  /** Goes on from what was done before the page was loaded, as far as the server has the photographs still. */
   async function restore() {
     memory = new Memory();
-    const kept = await memory.recall();
-    if (!kept || !(await fetch(server.addressOf(kept.told.photo), { method: "HEAD" })).ok) return;
-    const layers = new Map(); // states have most in common
-    const once = async (packed, make) => {
-      if (!layers.has(packed)) layers.set(packed, await make(packed));
-      return layers.get(packed);
-    };
-    for (const state of kept.states) {
-      for (const mark of state.marks) if (mark.packed) mark.layer = await once(mark.packed, paintOf);
-      for (const part of state.steps.flatMap(({ parts }) => parts)) part.bitmap = await once(part.image, bitmapOf);
-    }
-    const opened = await prepare(kept.told);
-    if (photo || job) return;
-    show(opened, kept.states, kept.at);
+    const kept = (await memory.recall()).map(async (plain) => {
+      const { ok } = await fetch(server.addressOf(plain.told.photo), { method: "HEAD" });
+      return ok ? [await Photo.open(plain)] : [];
+    });
+    const found = (await Promise.all(kept)).flat();
+    if (!found.length || photo || job) return;
+    photos = found;
+    show(photos[0]);
     say("Your photograph and what you did are back.");
   }
 
   /** Enables what can be pressed. */
   function showState() {
     root.classList.toggle("empty", !photo);
-    button("undo").disabled = !photo || Boolean(job) || at === 0;
-    button("redo").disabled = !photo || Boolean(job) || at === states.length - 1;
-    button("compare").disabled = !photo || !now().steps.length;
+    const idle = photo && !job;
+    button("undo").disabled = !idle || !photo.canGo(-1);
+    button("redo").disabled = !idle || !photo.canGo(1);
+    button("compare").disabled = !photo?.now.steps.length;
     button("download").disabled = !photo;
-    button("select").disabled = button("mask").disabled = button("invert").disabled = !photo || Boolean(job);
-    button("remove").disabled = !photo || Boolean(job);
+    for (const name of ["select", "mask", "invert", "remove", "same-for-all", "remove-all"])
+      button(name).disabled = !idle;
     find(".progress").hidden = !job;
     root.setAttribute("aria-busy", Boolean(job));
-    find(".name").textContent = photo ? `${photo.name} · ${photo.width}×${photo.height}` : "";
-    view.setAttribute("aria-label", photo ? `${photo.name}, ${photo.width} by ${photo.height} pixels` : "Photograph");
+    const { name, width, height } = photo?.told ?? {};
+    find(".name").textContent = photo ? `${name} · ${width}×${height}` : "";
+    view.setAttribute("aria-label", photo ? `${name}, ${width} by ${height} pixels` : "Photograph");
+    showStrip();
+  }
+
+  /** The photographs that are open, where there are several. */
+  function showStrip() {
+    find(".strip").hidden = find("[data-save=all]").hidden = photos.length < 2;
+    const thumbnails = find(".thumbnails");
+    if (strip.length !== photos.length || strip.some((one, number) => one !== photos[number])) {
+      strip = [...photos];
+      thumbnails.replaceChildren(...strip.map(makeThumbnail));
+    }
+    for (const [number, thumbnail] of [...thumbnails.children].entries()) {
+      const { told, now } = photos[number];
+      thumbnail.setAttribute("aria-pressed", photos[number] === photo);
+      const what = now.steps.length ? ", completed" : now.marks.length ? ", painted on" : "";
+      thumbnail.setAttribute("aria-label", `${number + 1}: ${told.name}${what}`);
+      thumbnail.dataset.done = now.steps.length > 0;
+    }
+  }
+
+  function makeThumbnail(one) {
+    const thumbnail = document.createElement("button");
+    thumbnail.type = "button";
+    const layer = makeLayer(THUMBNAIL_SIDE, THUMBNAIL_SIDE);
+    const scale = THUMBNAIL_SIDE / Math.min(one.width, one.height);
+    const [width, height] = [scale * one.width, scale * one.height];
+    layer
+      .getContext("2d")
+      .drawImage(one.original, (layer.width - width) / 2, (layer.height - height) / 2, width, height);
+    thumbnail.append(layer);
+    thumbnail.onclick = () => photo !== one && !job && show(one);
+    return thumbnail;
   }
 
   // What there is to say
@@ -447,9 +566,9 @@ function openEditor(element) {
     find(".notices").replaceChildren();
   }
 
-  /** Works, one piece at a time, while the page says what is done; what fails is said, and undefined is what comes back. */
+  /** Works, one piece at a time, while the page says what is done; what failed comes back, or CANCELLED. */
   async function work(doing, function_) {
-    job?.abort(new DOMException("another job", "AbortError"));
+    job?.abort(CANCELLED);
     const mine = new AbortController();
     job = mine;
     const show = (text) => {
@@ -465,10 +584,10 @@ function openEditor(element) {
     showState();
     draw();
     try {
-      return await function_(told);
+      await function_(told);
+      return null;
     } catch (error) {
-      if (!mine.signal.aborted) say(error.message, true);
-      return undefined;
+      return mine.signal.aborted ? CANCELLED : error.message;
     } finally {
       if (job === mine) job = null;
       showState();
@@ -476,153 +595,177 @@ function openEditor(element) {
     }
   }
 
+  function sayFailure(failure) {
+    if (failure !== CANCELLED) say(failure, true);
+  }
+
   function cancel() {
-    job?.abort(new DOMException("cancelled", "AbortError"));
-    if (job) say("Cancelled.");
+    if (!job) return;
+    job.abort(CANCELLED);
     job = null;
+    say("Cancelled.");
     showState();
     draw();
   }
 
   // What is done
 
-  /** Makes a state that can be undone. */
   function commit(state) {
-    states = [...states.slice(0, at + 1), state];
-    at = states.length - 1;
+    photo.commit(state);
     render();
   }
 
   function mark(one) {
-    commit({ ...now(), marks: [...now().marks, one] });
+    commit({ marks: [...photo.now.marks, one] });
   }
 
   function go(by) {
-    if (!photo || job || stroke || at + by < 0 || at + by >= states.length) return;
-    at += by;
+    if (!photo || job || stroke || !photo.canGo(by)) return;
+    photo.at += by;
     sayNothing();
     render();
   }
 
-  async function open(file) {
-    if (file.size > MAX_MEGABYTES * 1e6) return say(tooLarge(file), true);
-    if (!file.size) return say(`${file.name} is empty; it may not have been copied or downloaded as a whole.`, true);
-    const opened = await work("Opening", async (told) => {
-      const path = await server.upload(file, told);
-      return prepare(await server.call("open_photograph", { photo: path }, told), file.name);
-    });
-    if (opened) showNew(opened);
+  /** Opens photographs in place of those that are open; what is refused is said. */
+  async function open(files) {
+    const failures = files.length > MAX_PHOTOS ? [`At most ${MAX_PHOTOS} photographs are taken at a time.`] : [];
+    const opened = [];
+    for (const [number, file] of files.slice(0, MAX_PHOTOS).entries()) {
+      const doing = files.length > 1 ? `Opening ${number + 1} of ${files.length}` : "Opening";
+      const failure =
+        refusal(file) ??
+        (await work(doing, async (told) => {
+          const path = await server.upload(file, told);
+          const answer = await server.call("open_photograph", { photo: path }, told);
+          opened.push(await Photo.open({ told: { ...answer, name: file.name } }));
+        }));
+      if (failure === CANCELLED) return;
+      if (failure) failures.push(files.length > 1 ? `${file.name}: ${failure}` : failure);
+      else if (opened.length === 1) showNew(opened);
+      else remember(opened.at(-1));
+    }
+    if (photo) showState();
+    if (failures.length) say(failures.join(" "), true);
   }
 
   async function openSample(name) {
-    const opened = await work("Opening", async (told) => prepare(await server.call("open_sample", { name }, told)));
-    if (!opened) return;
-    showNew(opened);
-    await remove();
-  }
-
-  /** Decodes what the server said of a photograph. */
-  async function prepare(answer, name = answer.name) {
-    const original = await bitmapOf(answer.preview);
-    const layers = {
-      image: makeLayer(original.width, original.height),
-      paint: makeLayer(original.width, original.height),
-    };
-    return { ...answer, ...layers, name, original, marked: answer.strokes && (await paintOf(answer.strokes)) };
+    const failure = await work("Opening", async (told) =>
+      showNew([await Photo.open({ told: await server.call("open_sample", { name }, told) })]),
+    );
+    if (failure) sayFailure(failure);
+    else await remove();
   }
 
   function showNew(opened) {
     memory?.begin();
-    show(opened, [{ marks: opened.marked ? [{ layer: opened.marked }] : [], steps: [] }], 0);
+    photos = opened;
+    show(opened[0]);
   }
 
-  function show(opened, itsStates, itsPlace) {
-    photo = opened;
-    states = itsStates;
-    at = itsPlace;
-    const same = photo.suffix.slice(1).replace("jpg", "jpeg").toUpperCase();
+  function show(one) {
+    if (photo && photo !== one) photo.image = photo.paint = null; // which take much
+    photo = one;
+    const same = photo.told.suffix.slice(1).replace("jpg", "jpeg").toUpperCase();
     find("[data-save=same]").hidden = same === "PNG";
     find(".format").textContent = same;
     find(".format-note").textContent =
       same === "JPEG" ? "As the photograph was; JPEG changes every pixel a little" : "As the photograph was";
     root.classList.remove("empty");
+    sayNothing();
+    render();
     resize();
     fit();
-    render();
     view.focus({ preventScroll: true, focusVisible: false });
   }
 
-  async function requested() {
-    return {
-      photo: photo.photo,
-      steps: now().steps.map((step) => step.name),
-      strokes: await packMask(photo.paint),
-      margin: margin(),
-    };
+  /** Completes what is painted over on a photograph; what there is to note. */
+  async function complete(one, told) {
+    const options = { detail: option("detail").checked, blend: option("blend").checked, model: option("model").value };
+    const answer = await server.call("remove", { ...(await one.asked(margin())), ...options }, told);
+    const decode = async (part) => ({ ...part, bitmap: await bitmapOf(part.image) });
+    const parts = await Promise.all(answer.parts.map(decode));
+    told.signal.throwIfAborted();
+    one.commit({ marks: [], steps: [...one.now.steps, { name: answer.step, parts }] });
+    if (one === photo) render();
+    else one.image = one.paint = null;
+    remember(one);
+    return answer.notes;
   }
 
   async function remove() {
     if (!photo || job) return;
-    if (!isPainted()) return say("Paint over what should go, then press Remove.");
+    if (!photo.now.marks.length) return say("Paint over what should go, then press Remove.");
     const begin = performance.now();
-    const asked = photo;
-    await work("Removing", async (told) => {
-      const options = {
-        detail: option("detail").checked,
-        blend: option("blend").checked,
-        model: option("model").value,
-      };
-      const answer = await server.call("remove", { ...(await requested()), ...options }, told);
-      const parts = await Promise.all(
-        answer.parts.map(async (part) => ({ ...part, bitmap: await bitmapOf(part.image) })),
-      );
-      if (told.signal.aborted || photo !== asked) return;
-      commit({ marks: [], steps: [...now().steps, { name: answer.step, parts }] });
-      const seconds = ((performance.now() - begin) / 1000).toFixed(1);
-      say(
-        [`Removed in ${seconds} s. ${photo.width}×${photo.height}, everything else untouched.`, ...answer.notes].join(
-          " ",
-        ),
-      );
+    let notes = [];
+    const failure = await work("Removing", async (told) => {
+      notes = await complete(photo, told);
     });
+    if (failure) return sayFailure(failure);
+    const { width, height } = photo.told;
+    say([`Removed in ${secondsSince(begin)} s. ${width}×${height}, everything else untouched.`, ...notes].join(" "));
+  }
+
+  /** Completes all photographs that are painted on. */
+  async function removeAll() {
+    const painted = photos.filter((one) => one.now.marks.length);
+    if (!painted.length) return say("Paint over what should go, on one or several of them.");
+    const begin = performance.now();
+    for (const [number, one] of painted.entries()) {
+      const failure = await work(`Removing, ${number + 1} of ${painted.length}`, (told) => complete(one, told));
+      if (failure === CANCELLED) return;
+      if (failure) return say(`${one.told.name}: ${failure}`, true);
+    }
+    say(`Removed from ${painted.length} photographs in ${secondsSince(begin)} s, everything else untouched.`);
+  }
+
+  /** Paints on all photographs what is painted on this one, stretched where they have other sizes. */
+  async function sameForAll() {
+    const { paint, now } = photo;
+    if (!now.marks.length) return say("Paint over what should go first.");
+    for (const one of photos.filter((other) => other !== photo)) {
+      const layer = makeLayer(one.width, one.height);
+      layer.getContext("2d", { willReadFrequently: true }).drawImage(paint, 0, 0, one.width, one.height);
+      layer.packed = await packMask(layer);
+      one.commit({ marks: [{ layer }] });
+      remember(one);
+    }
+    showState();
+    say(`All ${photos.length} photographs have these strokes.`);
   }
 
   async function selectObject() {
     if (!photo || job) return;
-    if (!isPainted()) return say("Paint roughly over an object first; its outline is found.");
-    const layer = await work("Looking for the object", async (told) =>
-      paintOf((await server.call("select_object", await requested(), told)).strokes),
-    );
-    if (layer) commit({ ...now(), marks: [{ layer }] });
+    if (!photo.now.marks.length) return say("Paint roughly over an object first; its outline is found.");
+    const failure = await work("Looking for the object", async (told) => {
+      const answer = await server.call("select_object", await photo.asked(margin()), told);
+      commit({ marks: [{ layer: await paintOf(answer.strokes) }] });
+    });
+    if (failure) sayFailure(failure);
   }
 
-  async function readMask(file) {
-    const layer = await work("Opening the mask", async (told) => {
+  async function readMask([file]) {
+    const failure = await work("Opening the mask", async (told) => {
       const mask = await server.upload(file, told);
-      return paintOf((await server.call("read_mask", { photo: photo.photo, mask }, told)).strokes);
+      const answer = await server.call("read_mask", { photo: photo.told.photo, mask }, told);
+      mark({ layer: await paintOf(answer.strokes) });
     });
-    if (layer) mark({ layer });
+    if (failure) sayFailure(failure);
   }
 
   async function download(kind) {
     togglePanel(null);
-    const answer = await work("Making the file", async (told) =>
-      server.call("save", { ...(await requested()), kind }, told),
-    );
-    if (!answer) return;
-    const stem = photo.name.replace(/\.[^.]*$/, "").replace(/_completed$/, "");
-    const suffix = kind === "same" ? photo.suffix : ".png";
-    const link = document.createElement("a");
-    link.href = server.addressOf(answer.path);
-    link.download = `${stem}_${kind === "mask" ? "mask" : "completed"}${suffix}`;
-    link.click();
-  }
-
-  function take(files, what = open) {
-    const [file, ...others] = files;
-    if (!file) return;
-    const opening = what(file);
-    if (others.length) opening.then(() => say(`One photograph at a time: this is ${file.name}.`));
+    const failure = await work("Making the file", async (told) => {
+      const steps = ({ now, told }) => ({ photo: told.photo, steps: now.steps.map(({ name }) => name) });
+      const asked = kind === "all" ? { photos: photos.map(steps) } : { ...(await photo.asked(margin())), kind };
+      const { path } = await server.call(kind === "all" ? "save_all" : "save", asked, told);
+      const stem = photo.told.name.replace(/\.[^.]*$/, "").replace(/_completed$/, "");
+      const suffix = path.slice(path.lastIndexOf("."));
+      const link = document.createElement("a");
+      link.href = server.addressOf(path);
+      link.download = kind === "all" ? "completed.zip" : `${stem}_${kind === "mask" ? "mask" : "completed"}${suffix}`;
+      link.click();
+    });
+    if (failure) sayFailure(failure);
   }
 
   // Painting
@@ -649,7 +792,7 @@ function openEditor(element) {
     const done = stroke;
     stroke = null;
     keyboardDown = false;
-    if (done.erases && !isPainted()) return render();
+    if (done.erases && !photo.now.marks.length) return render();
     mark(done);
     if (option("at-once").checked && !done.erases) remove();
   }
@@ -793,7 +936,9 @@ function openEditor(element) {
     fit,
     options: () => togglePanel("options"),
     mask: () => find("#mask").click(),
-    invert: () => photo && mark({ inverts: true }),
+    invert: () => mark({ inverts: true }),
+    "same-for-all": sameForAll,
+    "remove-all": removeAll,
     remove,
   };
 
@@ -821,8 +966,9 @@ function openEditor(element) {
     ["#mask", readMask],
   ]) {
     find(id).addEventListener("change", ({ target }) => {
-      take([...target.files], what);
+      const files = [...target.files];
       target.value = ""; // so that the same file can be chosen again
+      if (files.length) what(files);
     });
   }
 
@@ -892,13 +1038,17 @@ function openEditor(element) {
     "dragleave",
     ({ relatedTarget }) => root.contains(relatedTarget) || root.classList.remove("over"),
   );
-  root.addEventListener("drop", (event) => {
+  root.addEventListener("drop", async (event) => {
     event.preventDefault();
     root.classList.remove("over");
-    if (event.dataTransfer.files.length) take([...event.dataTransfer.files]);
-    else say("Save the photograph first, and drop its file; addresses are not fetched.", true);
+    const files = await filesOf(event.dataTransfer);
+    if (files.length) open(files);
+    else say("There is no photograph in this. Save it first, and drop its file; addresses are not fetched.", true);
   });
-  document.addEventListener("paste", ({ clipboardData }) => take([...clipboardData.files]));
+  document.addEventListener(
+    "paste",
+    ({ clipboardData }) => clipboardData.files.length && open([...clipboardData.files]),
+  );
 
   root.classList.toggle("embedded", window.parent !== window);
   new ResizeObserver(resize).observe(find(".stage"));

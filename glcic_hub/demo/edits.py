@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -120,6 +121,23 @@ def save(path: str, steps: Sequence[str], *, keep_format: bool = False) -> Path:
     photo, _ = _apply(path, steps)
     result = completed_path(path, suffix_of(path) if keep_format else ".png")
     save_image(photo, result, compress_level=1)
+    return result
+
+
+def save_all(photos: Sequence[tuple[str, Sequence[str]]]) -> Path:
+    """Writes photographs, paths and names of steps, as `save` does, into one zip file in a new folder.
+
+    Raises:
+        ValueError: A photograph cannot be used.
+        OSError: The disk is full.
+    """
+    result = new_folder() / "completed.zip"
+    with zipfile.ZipFile(result, "w") as together:  # not compressed again
+        for number, (path, steps) in enumerate(photos, start=1):
+            one = save(path, steps)
+            taken = one.name in together.namelist()
+            together.write(one, f"{one.stem}_{number}{one.suffix}" if taken else one.name)
+            one.unlink()
     return result
 
 
