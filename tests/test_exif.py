@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.data.photographs import Photograph, open_rgb
-from glcic_hub.demo.files import make_preview
+from glcic_hub.demo.files import make_preview, open_photo
 from glcic_hub.images.exif import orientation_of, read_exif, sort_exif
 from glcic_hub.images.files import save_image
 from tests.conftest import make_hole, make_photo
@@ -71,7 +71,7 @@ def test_only_what_is_broken_goes(pipe: GLCICPipeline, tmp_path: Path, content: 
                 assert saved.getexif().get_ifd(0x8825)[1] == "N"
     # Training and the demo see it so, too.
     assert open_rgb(Photograph("photo", tmp_path / "photo.jpg"), HEIGHT).size == (HEIGHT, WIDTH)
-    assert make_preview(str(tmp_path / "photo.jpg")).size == (HEIGHT, WIDTH)
+    assert make_preview(open_photo(str(tmp_path / "photo.jpg"))[1]).size == (HEIGHT, WIDTH)
 
 
 def test_a_block_that_cannot_be_read_is_named(tmp_path: Path) -> None:

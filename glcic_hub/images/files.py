@@ -245,10 +245,16 @@ def check_sides(path: Path, size: tuple[int, int]) -> None:
         )
 
 
-def save_image(image: Image.Image, path: Path, *, overwrite: bool = False) -> None:
+def save_image(image: Image.Image, path: Path, *, overwrite: bool = False, compress_level: int = 6) -> None:
     """Writes an image with its ICC profile, EXIF and resolution, whole or not at all.
 
     PNG, WebP and TIFF are written without loss. A mode that the format cannot hold becomes RGB, or RGBA.
+
+    Args:
+        image: The image.
+        path: Its suffix gives the format.
+        overwrite: Replace an existing file.
+        compress_level: Of PNG, 0 to 9. A photograph at 1 takes a fifth of the time, and a few percent more bytes.
 
     Raises:
         FileNotFoundError: Its folder does not exist.
@@ -261,6 +267,8 @@ def save_image(image: Image.Image, path: Path, *, overwrite: bool = False) -> No
     file_format = _WRITE_FORMATS[path.suffix.lower()]
     fitting = _fit_mode(image, file_format)
     options = dict(_SAVE_OPTIONS[file_format])
+    if file_format == "PNG":
+        options["compress_level"] = compress_level
     exif = read_exif(image)
     if file_format == "TIFF":  # Pillow cannot write the blocks into a TIFF
         for block in BLOCKS:
