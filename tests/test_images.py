@@ -412,6 +412,17 @@ def test_an_unknown_compression_is_said(pipe: GLCICPipeline, tmp_path: Path) -> 
         pipe(tmp_path / "photo.tif", make_hole(HEIGHT, WIDTH))
 
 
+def test_a_tiff_of_too_few_strips_is_refused(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    """Pillow would make the rest black."""
+    tifffile.imwrite(tmp_path / "photo.tif", np.array(RGB), rowsperstrip=16)
+    assert load_image(tmp_path / "photo.tif").size == (WIDTH, HEIGHT)
+    content = bytearray((tmp_path / "photo.tif").read_bytes())
+    content[content.index(struct.pack("<HHI", 257, 4, 1)) + 8] = 120  # rows
+    (tmp_path / "photo.tif").write_bytes(content)
+    with pytest.raises(ValueError, match=r"photo\.tif: it is truncated"):
+        load_image(tmp_path / "photo.tif")
+
+
 def test_bits_that_pillow_would_lose(tmp_path: Path) -> None:
     """AVIF of 10 bits a channel, grey TIFF of 12; of a BMP 16 bits are those of all channels together."""
     RGB.save(tmp_path / "photo.avif")

@@ -74,13 +74,19 @@ def load_pixels(image: Image.Image) -> None:
     What Pillow does not read of the meaning of colours is added to the image's `info`, as `cicp`.
 
     Raises:
-        ValueError: It has over 8 bits a channel in colour, 12 in grey, or bands beside those of its colours and alpha.
+        ValueError: It has over 8 bits a channel in colour, 12 in grey, or bands beside those of its colours and alpha;
+            or it is broken.
     """
-    raw_modes = [tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in getattr(image, "tile", ())]
+    tiles = getattr(image, "tile", ())
+    raw_modes = [tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in tiles]
     tags = getattr(image, "tag_v2", {})
     bits = max(tags.get(_BITS_PER_SAMPLE, ()), default=8)
     if any(";16" in str(raw) for raw in raw_modes) and image.format != "BMP":  # of BMP these are 16 for all channels
         bits = max(bits, 16)
+    if image.format == "TIFF" and tiles:
+        areas = [(right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles]
+        if sum(areas) < image.width * image.height:
+            raise ValueError("it is truncated: some of its strips or tiles are missing")
     if image.format in ("AVIF", "PNG") and (file := getattr(image, "fp", None)) is not None:  # it is not loaded yet
         place = file.tell()
         file.seek(0)
