@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from gradio_client import Client, handle_file
 from numpy.typing import NDArray
 from PIL import Image
@@ -121,6 +122,9 @@ def test_the_copy_that_is_painted_on(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="16 bits a channel"):
         cv2.imwrite(str(tmp_path / "e.png"), np.zeros((40, 40, 3), np.uint16))
         make_preview(str(tmp_path / "e.png"))
+    tifffile.imwrite(tmp_path / "f.tif", np.zeros((40, 40, 3), np.float32), photometric="rgb")
+    with pytest.raises(ValueError, match=r"not a photograph that can be read: .* \(3 × 32 float bits"):
+        make_preview(str(tmp_path / "f.tif"))
 
 
 def test_strokes_and_a_mask_together(pretrained: GLCICPipeline, tmp_path: Path) -> None:

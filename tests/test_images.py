@@ -298,6 +298,7 @@ def test_a_cameras_exif(pipe: GLCICPipeline, tmp_path: Path, suffix: str) -> Non
     """What speaks of the photograph stays; what speaks of the old file would break the new one."""
     exif = Image.Exif()
     exif.update({0x010F: "Camera", 0x0112: 6, 0x0100: 9999, 0x0101: 9999, 0x0106: 6, 0x0115: 1, 0x0152: 2})
+    exif[0x9C9B] = "A field\0".encode("utf-16-le")  # the title, as Windows writes it
     exif[0x8769] = {0x9003: "2020:01:01 00:00:00"}
     RGB.save(tmp_path / "photo.png", exif=exif)
     mask = make_hole(WIDTH, HEIGHT)
@@ -305,6 +306,7 @@ def test_a_cameras_exif(pipe: GLCICPipeline, tmp_path: Path, suffix: str) -> Non
     save_image(result, tmp_path / f"result{suffix}")
     with Image.open(tmp_path / f"result{suffix}") as saved:
         assert saved.getexif()[0x010F] == "Camera" and 0x0152 not in saved.getexif()
+        assert bytes(saved.getexif()[0x9C9B]).decode("utf-16-le") == "A field\0"
         if suffix != ".tif":
             assert saved.getexif().get_ifd(0x8769)[0x9003] == "2020:01:01 00:00:00"
         if suffix != ".jpg":

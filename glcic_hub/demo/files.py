@@ -19,7 +19,7 @@ from PIL import Image
 from glcic_hub.completion.coarse_to_fine import out_of_reach
 from glcic_hub.files import first_line
 from glcic_hub.images.exif import orientation_of
-from glcic_hub.images.files import READ_FORMATS, load_image, save_image
+from glcic_hub.images.files import READ_FORMATS, describe_tiff, load_image, save_image
 from glcic_hub.images.masks import open_mask, transparent_pixels
 from glcic_hub.images.processing import open_image, to_uint8
 from glcic_hub.pipeline import GLCICPipeline
@@ -60,7 +60,8 @@ def check_size(path: str, what: str = "photograph") -> None:
     except Image.DecompressionBombError:
         raise ValueError(f"the {what} is too large, and at most {MAX_PIXELS / 1e6:.0f} megapixels are taken") from None
     except Exception:  # Pillow's plugins raise a dozen kinds
-        raise ValueError(f"this is not a {what} that can be read") from None
+        reason = describe_tiff(Path(path))
+        raise ValueError(f"this is not a {what} that can be read" + (f": {reason}" if reason else "")) from None
     if width * height > MAX_PIXELS:
         raise ValueError(
             f"the {what} has {width * height / 1e6:.0f} megapixels, and at most {MAX_PIXELS / 1e6:.0f} are taken"
