@@ -468,7 +468,7 @@ def test_what_a_png_says_of_its_colours(pipe: GLCICPipeline, tmp_path: Path, nam
     path = tmp_path / "photo.png"
     RGB.save(path, pnginfo=chunks)
     with Image.open(path) as image:
-        result = pipe(image if opened else path, make_hole(HEIGHT, WIDTH))
+        result = pipe(image if opened else path, make_hole(HEIGHT, WIDTH), detail="none")
     save_image(result, tmp_path / "result.png")
     content = (tmp_path / "result.png").read_bytes()
     for name, expected in COLOUR_CHUNKS.items():
@@ -484,7 +484,7 @@ def test_the_colours_of_an_avif_go_to_png(pipe: GLCICPipeline, tmp_path: Path) -
     for primaries, chunks in ((1, 0), (12, 1)):  # sRGB and Display P3
         content[content.index(b"colrnclx") + 9] = primaries
         (tmp_path / "photo.avif").write_bytes(content)
-        result = pipe(tmp_path / "photo.avif", make_hole(HEIGHT, WIDTH))
+        result = pipe(tmp_path / "photo.avif", make_hole(HEIGHT, WIDTH), detail="none")
         save_image(result, tmp_path / "result.png", overwrite=True)
         assert (tmp_path / "result.png").read_bytes().count(b"cICP" + bytes([primaries, 13, 0, 1])) == chunks
 
