@@ -414,6 +414,13 @@ def test_an_unknown_compression_is_said(pipe: GLCICPipeline, tmp_path: Path) -> 
         pipe(tmp_path / "photo.tif", make_hole(HEIGHT, WIDTH))
 
 
+@pytest.mark.parametrize(("kind", "value"), [(2, "<x:xmpmeta/>"), (3, (7, 8, 9))])
+def test_xmp_of_another_type(pipe: GLCICPipeline, tmp_path: Path, kind: int, value: Any) -> None:
+    tifffile.imwrite(tmp_path / "photo.tif", np.array(RGB), extratags=[(700, kind, len(value), value, True)])
+    with pytest.warns(UserWarning, match=r"XMP \(700\)"):
+        assert pipe(tmp_path / "photo.tif", make_hole(HEIGHT, WIDTH), detail="none").size == RGB.size
+
+
 def test_a_tiff_of_too_few_strips_is_refused(pipe: GLCICPipeline, tmp_path: Path) -> None:
     """Pillow would make the rest black."""
     tifffile.imwrite(tmp_path / "photo.tif", np.array(RGB), rowsperstrip=16)

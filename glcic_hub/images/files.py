@@ -110,6 +110,8 @@ def load_pixels(image: Image.Image) -> None:
         areas = [(right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles]
         if sum(areas) < image.width * image.height:
             raise ValueError("it is truncated: some of its strips or tiles are missing")
+    if not isinstance(image.info.get("xmp", b""), bytes):
+        del image.info["xmp"]  # in which Pillow looks for the orientation; of another type it ends in an error
     image.load()
 
 
