@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from gradio_client import Client, handle_file
 from numpy.typing import NDArray
 from PIL import Image
@@ -143,6 +144,7 @@ def test_the_copy_that_is_painted_on(tmp_path: Path) -> None:
 def test_what_no_photograph_is_is_named(tmp_path: Path) -> None:
     """Each refusal says what the file is, and the way out."""
     cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((40, 40, 3), np.uint16))
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((40, 40, 3), np.float32), photometric="rgb")
     contents = {
         b"": "this file is empty",
         b"\0\0\0\x18ftypheic\0": "a HEIC photograph.*save it as JPEG",
@@ -154,6 +156,7 @@ def test_what_no_photograph_is_is_named(tmp_path: Path) -> None:
         b"\0\0\0\x0cJXL ": "JPEG XL",
         b"hello": "JPEG, PNG, WEBP.* are taken",
         (tmp_path / "deep.png").read_bytes(): "16 bits a channel",
+        (tmp_path / "float.tif").read_bytes(): r"3 × 32 float bits",
         encode(make_photo(300, 300))[:20_000]: "cannot read",
     }
     for content, message in contents.items():

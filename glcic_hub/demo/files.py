@@ -19,7 +19,7 @@ from PIL import Image
 from glcic_hub.completion.coarse_to_fine import out_of_reach
 from glcic_hub.files import first_line
 from glcic_hub.images.boxes import Box, bounds
-from glcic_hub.images.files import READ_FORMATS, load_image, save_image
+from glcic_hub.images.files import READ_FORMATS, describe_tiff, load_image, save_image
 from glcic_hub.images.masks import open_mask, transparent_pixels
 from glcic_hub.images.processing import OpenedImage, open_image, to_uint8
 from glcic_hub.pipeline import GLCICPipeline
@@ -102,7 +102,8 @@ def _refusal(path: Path, what: str) -> str:
     for place, signature, kind, way_out in _SIGNATURES:
         if begin.startswith(signature, place):
             return f"this is {kind}, not a {what} that can be read; {way_out}"
-    return f"this is not a {what} that can be read; {', '.join(READ_FORMATS)} are taken"
+    reason = describe_tiff(path) or f"{', '.join(READ_FORMATS)} are taken"
+    return f"this is not a {what} that can be read; {reason}"
 
 
 def open_photo(path: str) -> tuple[Image.Image, OpenedImage]:

@@ -12,9 +12,12 @@ BLOCKS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 """Tags that lead to further tags, which are kept, too."""
 
 _ORIENTATION = ExifTags.Base.Orientation
-# Description, make, model, orientation, software, date, artist, copyright, rating: what speaks of the photograph. The
-# other tags speak of the file that it was in, and would break the one that it goes to.
-_KEPT_TAGS = frozenset({0x010E, 0x010F, 0x0110, _ORIENTATION, 0x0131, 0x0132, 0x013B, 0x8298, 0x4746})
+# Description, make, model, orientation, software, date, artist, copyright, rating, and what Windows adds (title,
+# comment, author, keywords, subject): what speaks of the photograph. The other tags speak of the file that it was in,
+# and would break the one that it goes to.
+_KEPT_TAGS = frozenset(
+    {0x010E, 0x010F, 0x0110, _ORIENTATION, 0x0131, 0x0132, 0x013B, 0x8298, 0x4746, 0x4749, *range(0x9C9B, 0x9CA0)}
+)
 # How a TIFF's pixels are stored, its resolution and its ICC profile: what its copy has of its own.
 _LAYOUT_TAGS = frozenset(
     {*range(254, 260), *range(262, 267), 273, *range(277, 285), *range(290, 294), 296, 297, 317, *range(320, 326)}
