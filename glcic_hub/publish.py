@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
-from glcic_hub.hub.card import CARD_FILE, CARD_IMAGE, write_card
-from glcic_hub.hub.model_files import MODEL_FILES
-from glcic_hub.hub.transfer import upload_model
+from glcic_hub.hub.card import CARD_FILE, write_card
+from glcic_hub.hub.transfer import copy_model, upload_model
 from glcic_hub.pipeline import GLCICPipeline, card_image
 
 
@@ -47,9 +45,9 @@ def push_model(
     pipe = GLCICPipeline.from_pretrained(folder, device="cpu")  # what cannot be loaded is not uploaded
     with tempfile.TemporaryDirectory() as temporary:
         upload = Path(temporary)
-        for file in (*MODEL_FILES, CARD_FILE, CARD_IMAGE):
-            if (folder / file).is_file():
-                shutil.copy(folder / file, upload)
+        copy_model(folder, upload)
         if not (upload / CARD_FILE).exists():
             write_card(upload, pipe.config, card_image(pipe))
-        return upload_model(upload, name, commit_message, private=private, token=token, create_pr=create_pr)
+        return upload_model(
+            upload, name, private=private, token=token, create_pr=create_pr, commit_message=commit_message
+        )

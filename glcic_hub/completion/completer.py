@@ -87,6 +87,10 @@ class Completer:
         self.network = network
         self._run_layers: Callable[..., Tensor] = _run_layers
 
+    def __reduce__(self) -> tuple[type[Completer], tuple[CompletionNetwork]]:
+        """Pickles the network alone, as compiled code belongs to its process."""
+        return Completer, (self.network,)
+
     def compile(self) -> None:
         """Compiles the layers at their first use (`torch.compile`), for regions that do not reach the border."""
         self._run_layers = torch.compile(_run_layers, dynamic=True)

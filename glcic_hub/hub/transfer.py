@@ -7,10 +7,11 @@ and leaves a config that it could not get to whoever builds the network.
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import HfApi, constants, hf_hub_download
@@ -27,7 +28,7 @@ from huggingface_hub.errors import (
 )
 
 from glcic_hub.files import first_line
-from glcic_hub.hub.card import UNNAMED, name_card
+from glcic_hub.hub.card import CARD_FILE, CARD_IMAGE, UNNAMED, name_card
 from glcic_hub.hub.model_files import CONFIG_FILE, DISCRIMINATOR_PARTS, MODEL_FILES, WEIGHTS_FILE
 from glcic_hub.version import __version__
 
@@ -38,6 +39,7 @@ PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".t7")
 def fetch_model(
     model: str | Path,
     *,
+    subfolder: str | None = None,
     discriminators: bool = False,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -49,6 +51,7 @@ def fetch_model(
 
     Args:
         model: A folder, or `user/name`. If there is a folder of that name, it is meant.
+        subfolder: Where in the folder or repository the model is; None means at its top.
         discriminators: Download them too, if there are any, to train further; completion needs none.
         revision: Branch, tag or commit on the Hub.
         token: For private and gated models; None takes the one of `hf auth login` or `HF_TOKEN`, False none.
@@ -66,12 +69,13 @@ def fetch_model(
     if folder.is_dir():
         if revision is not None:
             raise ValueError(f"{folder} is a folder here, which has no revisions, such as {revision}; omit it")
-        return folder
+        return folder / (subfolder or "")
     if isinstance(model, Path) or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise FileNotFoundError(f"no model in {folder}: {folder.name} does not exist")
     download = partial(
         hf_hub_download,
         model,
+        subfolder=subfolder,
         token=_checked(token),
         cache_dir=cache_dir,
         local_files_only=local_files_only,
@@ -83,16 +87,17 @@ def fetch_model(
         try:
             config = Path(download(CONFIG_FILE, revision=revision))
             # All else comes from the commit of the config, even if another is pushed meanwhile.
-            commit = config.parent.name
+            commit = config.parents[len(Path(subfolder or "").parts)].name
             download(WEIGHTS_FILE, revision=commit)
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError as error:
-            raise _what_is_missing(model, revision, token, error) from None
+            raise _what_is_missing(model, subfolder, revision, token, error) from None
         if discriminators and not (local_files_only or constants.HF_HUB_OFFLINE):
             present = HfApi(token=_checked(token)).list_repo_files(model, revision=commit)
-            for file in {f"{part}.safetensors" for part in DISCRIMINATOR_PARTS}.intersection(present):
-                download(file, revision=commit)
+            for file in (f"{part}.safetensors" for part in DISCRIMINATOR_PARTS):
+                if _inside(subfolder, file) in present:
+                    download(file, revision=commit)
     return config.parent
 
 
@@ -124,15 +129,22 @@ def _checked(token: str | bool | None) -> str | bool | None:
     return token
 
 
-def _what_is_missing(model: str, revision: str | None, token: str | bool | None, error: Exception) -> Exception:
+def _inside(subfolder: str | None, file: str) -> str:
+    return (PurePosixPath(subfolder or "") / file).as_posix()
+
+
+def _what_is_missing(
+    model: str, subfolder: str | None, revision: str | None, token: str | bool | None, error: Exception
+) -> Exception:
     files = HfApi(token=_checked(token)).list_repo_files(model, revision=revision)
     pickles = sorted(file for file in files if file.endswith(PICKLES))
-    if WEIGHTS_FILE not in files and pickles:
+    if _inside(subfolder, WEIGHTS_FILE) not in files and pickles:
         return ValueError(
             f"{model} has no {WEIGHTS_FILE} but {pickles[0]}, which may run code when it is read and is not loaded; "
             "download it and see whether glcic convert knows it"
         )
-    missing = ", ".join(name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in files) or first_line(error)
+    wanted = [_inside(subfolder, name) for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    missing = ", ".join(name for name in wanted if name not in files) or first_line(error)
     return FileNotFoundError(f"{model} is no model of this kind: it lacks {missing} at {revision or 'main'}")
 
 
@@ -160,8 +172,22 @@ def make_repository(name: str, *, kind: str = "model", private: bool | None = No
         return api.create_repo(name, repo_type=kind, space_sdk=sdk, private=private, exist_ok=True).repo_id
 
 
+def copy_model(folder: Path, to: Path) -> None:
+    """Copies a model folder's model and card, and nothing else that lies there."""
+    for file in (*MODEL_FILES, CARD_FILE, CARD_IMAGE):
+        if (folder / file).is_file():
+            shutil.copy(folder / file, to)
+
+
 def upload_model(
-    folder: Path, name: str, message: str, *, private: bool | None, token: str | None, create_pr: bool
+    folder: Path,
+    name: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Model of glcic-hub",
 ) -> str:
     """Uploads a model folder in one commit, and names the model in its card.
 
@@ -170,10 +196,11 @@ def upload_model(
     Args:
         folder: Holds nothing but a model and its card.
         name: `user/name`, or `name` for one of your own; made if it does not exist.
-        message: Of the commit.
         private: Of a new repository; None takes the account's default.
         token: None takes the one of `hf auth login` or `HF_TOKEN`.
+        revision: The branch to commit to, made if it does not exist; None means main.
         create_pr: Propose the commit as a pull request.
+        commit_message: Its first line.
 
     Returns:
         The address of the commit, or of the pull request.
@@ -186,7 +213,12 @@ def upload_model(
     name_card(folder, UNNAMED)  # fails before a repository is made
     repository = make_repository(name, private=private, token=token)
     name_card(folder, repository)
-    return push_folder(folder, repository, message, token=token, create_pr=create_pr, replaces=MODEL_FILES)
+    if revision is not None:
+        with _explained(repository, f"cannot push to {repository}"):
+            HfApi(token=_checked(token)).create_branch(repository, branch=revision, exist_ok=True)
+    return push_folder(
+        folder, repository, commit_message, token=token, create_pr=create_pr, revision=revision, replaces=MODEL_FILES
+    )
 
 
 def push_folder(
@@ -197,6 +229,7 @@ def push_folder(
     kind: str = "model",
     token: str | None = None,
     create_pr: bool = False,
+    revision: str | None = None,
     replaces: Sequence[str] = (),
 ) -> str:
     """Uploads a folder to a repository on the Hub, in one commit.
@@ -208,6 +241,7 @@ def push_folder(
         kind: As for `make_repository`.
         token: As for `make_repository`.
         create_pr: Propose the commit as a pull request.
+        revision: The branch to commit to; None means main.
         replaces: Patterns of files that go from the repository if the folder does not have them.
 
     Returns:
@@ -224,6 +258,7 @@ def push_folder(
             folder_path=folder,
             commit_message=message,
             create_pr=create_pr,
+            revision=revision,
             delete_patterns=list(replaces),
             ignore_patterns=[".*", "**/.*"],
         )
