@@ -114,10 +114,11 @@ class GLCICPipeline:
         self._network = network
         self._network_may_change = False
         self._weights = "given"
-        self._dtype = _checked_dtype(dtype)
-        self._device = open_device(device)
         self._progress_bar: dict[str, Any] = {"disable": True}
-        self._completer = Completer(self._fold())
+        self._wanted_dtype = _checked_dtype(dtype)
+        self._device = open_device(device)
+        self._dtype = _dtype_on(self._device, self._wanted_dtype)
+        self._completer = Completer(self._fold(self._device, self._dtype))
 
     @classmethod
     def from_pretrained(
@@ -196,7 +197,7 @@ class GLCICPipeline:
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the computation; `to` changes it."""
-        return best_dtype(self._device) if self._dtype == "auto" else self._dtype
+        return self._dtype
 
     def __repr__(self) -> str:
         """Says which weights complete, and where."""
@@ -218,16 +219,17 @@ class GLCICPipeline:
         """
         if dtype is None and (isinstance(device, torch.dtype) or device == "auto" or device in DTYPES):
             device, dtype = None, cast(Dtype, device)
-        wanted = self._dtype if dtype is None else _checked_dtype(dtype)
-        self._device = self._device if device is None else open_device(cast("str | torch.device", device))
-        self._dtype = wanted
-        self._completer.network = self._fold()
+        wanted = self._wanted_dtype if dtype is None else _checked_dtype(dtype)
+        place = self._device if device is None else open_device(cast("str | torch.device", device))
+        precision = _dtype_on(place, wanted)
+        self._completer.network = self._fold(place, precision)  # first, as the device may lack the memory
+        self._device, self._wanted_dtype, self._dtype = place, wanted, precision
         return self
 
-    def _fold(self) -> CompletionNetwork:
+    def _fold(self, device: torch.device, dtype: torch.dtype) -> CompletionNetwork:
         """Makes the copy of the network that does the work, and notes what it was made of."""
         self._made_of = _checksum(self._network)
-        folded = fold_batch_norm(self._network).requires_grad_(False).to(self.device, self.dtype)
+        folded = fold_batch_norm(self._network).requires_grad_(False).to(device, dtype)
         return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     def save_pretrained(
@@ -449,7 +451,7 @@ class GLCICPipeline:
 
         # 3. Fold the network anew if it was edited; only who has asked for it can have done so.
         if self._network_may_change and self._made_of != _checksum(self._network):
-            self._completer.network = self._fold()
+            self._completer.network = self._fold(self._device, self._dtype)
 
         # 4. Open a few images at a time, and complete them.
         completed: list[AnyImage] = []
@@ -469,7 +471,7 @@ class GLCICPipeline:
 
         # 5. Return one image for one, a list for a list, a batch for a batch.
         if is_batch(image) and output_type != "pil":
-            return stack(completed)
+            return stack(completed) if completed else image
         return completed if several else completed[0]
 
     def _complete(self, opened: Sequence[_Opened], detail: Detail, blend: Blend) -> Iterator[AnyImage]:
@@ -506,6 +508,10 @@ def _checked_dtype(dtype: Dtype) -> torch.dtype | Literal["auto"]:
             f'dtype must be "auto", torch.float32, torch.bfloat16, torch.float16 or a name, not {dtype!r}'
         )
     return cast("torch.dtype | Literal['auto']", wanted)
+
+
+def _dtype_on(device: torch.device, wanted: torch.dtype | Literal["auto"]) -> torch.dtype:
+    return best_dtype(device) if wanted == "auto" else wanted
 
 
 def _checksum(network: nn.Module) -> int:

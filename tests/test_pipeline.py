@@ -107,6 +107,7 @@ def test_lists(
     assert equal(two_masks[0], expected)
     assert equal(two_masks[1], pipe(photo, mask[::-1], detail=detail))
     assert pipe([], []) == []
+    assert pipe(photo[None][:0], mask).shape == (0, 46, 61, 3)
     with pytest.raises(ValueError, match="2 images and 1 masks"):
         pipe([photo, photo], [mask])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -145,7 +145,7 @@ def open_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> OpenedImage
     return opened
 
 
-def is_batch(image: object) -> bool:
+def is_batch(image: object) -> TypeGuard[NDArray[Any] | torch.Tensor]:
     """Tells whether this is an array (B, H, W, C) or a tensor (B, C, H, W) of images."""
     return isinstance(image, (np.ndarray, torch.Tensor)) and image.ndim == 4
 
