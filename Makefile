@@ -15,7 +15,8 @@ sample: $(VENV)/.installed  ## complete a sample photograph
 	$(VENV)/bin/glcic complete --sample rocket --overwrite \
 	    --output out/rocket.png --comparison out/rocket-before-after.png
 
-card: $(VENV)/.installed  ## make the packaged weights' model card and its image anew
+card: $(VENV)/.installed  ## make the packaged weights' model card, its image and their license anew
+	rm -f glcic_hub/pretrained/LICENSE
 	$(VENV)/bin/python -c "from pathlib import Path; from glcic_hub import GLCICPipeline; \
 	    from glcic_hub.hub.card import write_card; from glcic_hub.pipeline import card_image; \
 	    pipe = GLCICPipeline.from_pretrained(); \

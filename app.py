@@ -15,4 +15,4 @@ if not any((HERE / "glcic_hub" / "completion" / f"_exemplars{suffix}").exists() 
 
 from glcic_hub.cli.main import main  # noqa: E402
 
-sys.exit(main(["demo", *sys.argv[1:]]))
+sys.exit(main(["demo", *sys.argv[1:]], script="app.py"))

@@ -93,19 +93,17 @@ def time_the_page(folder: Path) -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{PORT}")
-        page.set_input_files("#photograph input[type=file]", visitor.paths[0])
-        page.wait_for_selector("#canvas canvas")
-        page.click("text=Options")
-        page.set_input_files("#mask input[type=file]", visitor.paths[1])
-        page.wait_for_selector("#mask img")
+        page.wait_for_selector("text=Drop a photo")
+        page.set_input_files("#photograph", visitor.paths[0])
+        page.wait_for_selector("[data-do=remove]:enabled")
+        page.set_input_files("#mask", visitor.paths[1])
+        page.wait_for_selector("[data-do=undo]:enabled")
         for _ in range(5):
-            page.evaluate("document.querySelector('#message textarea').value = ''")
             begin = time.perf_counter()
-            page.click("#complete")
-            page.wait_for_function("document.querySelector('#message textarea').value != ''")
-            page.wait_for_function("[...document.querySelectorAll('#result img')].every(image => image.complete)")
-            seconds = time.perf_counter() - begin
-            print(f"in the page: {seconds:.2f} s; {page.input_value('#message textarea')}")
+            page.click("[data-do=remove]")
+            page.wait_for_selector(".notice")
+            print(f"in the page: {time.perf_counter() - begin:.2f} s; {page.inner_text('.notice')}")
+            page.click("[data-do=undo]")
         browser.close()
 
 

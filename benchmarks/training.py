@@ -21,9 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from glcic_hub.data.photographs import Folder
 from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
 from glcic_hub.training.data import load_batches
+from glcic_hub.training.prepare import prepare_networks
 from glcic_hub.training.recipe import DEFAULT_RECIPE, Recipe
 from glcic_hub.training.steps import Batch, Networks, completion_step, discriminator_step, joint_step
-from glcic_hub.training.trainer import prepare_networks
 
 
 def main() -> None:

@@ -13,7 +13,8 @@ from tqdm.auto import tqdm
 
 from glcic_hub.distributed import join_processes
 from glcic_hub.files import first_line
-from glcic_hub.images.files import MAX_PIXELS, check_output, find_images, masks_by_name, save_image
+from glcic_hub.images.files import MAX_PIXELS, check_fits, check_output, load_image, save_image
+from glcic_hub.images.folders import left_out_line, masks_by_name, search_folder, split_masks
 from glcic_hub.pipeline import Blend, Detail, GLCICPipeline, LargeHoles
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".webp", ".tif", ".tiff"})
@@ -56,8 +57,8 @@ def complete_folder(
     Args:
         pipe: What completes.
         images: The folder of images.
-        masks: A folder with a mask for each image, of the same name but for the suffix; one mask for all; or None
-            for the images' transparent pixels.
+        masks: A folder with a mask for each image, named as for `masks_by_name`, which may be that of the images; one
+            mask for all; or None for the images' transparent pixels.
         output: Another folder, made if it does not exist. The completed images keep their names and subfolders; what
             was saved with loss becomes a PNG, so that nothing outside the holes changes.
         detail: As for the pipeline.
@@ -72,22 +73,33 @@ def complete_folder(
 
     Raises:
         FileNotFoundError: A folder does not exist.
-        OSError: `output` cannot be made, or is a file.
+        OSError: `images` cannot be read, or `output` cannot be made or is a file.
         ValueError: `images` holds no images, `output` is the folder of the images or of the masks, or there are
             several processes that cannot be joined.
     """
     for folder, what in ((images, "images"), (masks, "masks")):
         if folder is not None and folder.resolve() == output.resolve():
             raise ValueError(f"the output folder {output} is that of the {what}; give another")
-    # Masks and results of earlier runs may lie within the folder of the images.
+    found = search_folder(images)
+    # Masks and results of earlier runs may lie within the folder of the images, masks also beside them.
+    beside = masks is not None and masks.resolve() == images.resolve()
     others = {folder.resolve() for folder in (masks, output) if folder is not None}
-    paths = [path for path in find_images(images) if not others & {path.resolve(), *path.resolve().parents}]
-    mask_of = masks_by_name(masks) if masks is not None and masks.is_dir() else None
+    others -= {images.resolve(), *images.resolve().parents}
+    paths, left_out, unreadable = (
+        [path for path in listed if not others & {path.resolve(), *path.resolve().parents}] for listed in found
+    )
+    paths, masks_beside = split_masks(paths) if beside else (paths, None)
+    mask_of = masks_by_name(masks, masks_beside) if masks is not None and masks.is_dir() else None
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"cannot make the output folder {output}: {error.strerror}") from None
     accelerator = join_processes()
+    failures: list[Failure] = []
+    if accelerator.is_main_process:
+        failures += [Failure(path, found.unreadable[path]) for path in unreadable]
+        if left_out:
+            warnings.warn(left_out_line(left_out, images), stacklevel=2)
     results = {path: output / _lossless_name(path.relative_to(images)) for path in paths}
     times_used = Counter(results.values())
     left = {
@@ -97,7 +109,6 @@ def complete_folder(
     left, kept = broadcast_object_list([left, len(results) - len(left)])
     begin = time.perf_counter()
     completed = 0
-    failures: list[Failure] = []
     share = list(left.items())[accelerator.process_index :: accelerator.num_processes]
     for path, result in tqdm(share, unit="image", disable=not accelerator.is_main_process):
         try:
@@ -108,8 +119,10 @@ def complete_folder(
             check_output(result, overwrite=overwrite)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
+                image = load_image(path, max_pixels=max_pixels)
+                check_fits(result, image)
                 image = pipe(
-                    path,
+                    image,
                     mask,
                     detail=detail,
                     blend=blend,
@@ -117,9 +130,9 @@ def complete_folder(
                     large_holes=large_holes,
                     max_pixels=max_pixels,
                 )
+                save_image(image, result, overwrite=overwrite)
             for warning in caught:
                 warnings.warn(f"{path}: {warning.message}", stacklevel=2)
-            save_image(image, result, overwrite=overwrite)
             completed += 1
         except (ValueError, OSError, MemoryError, FloatingPointError) as error:
             failures.append(Failure(path, first_line(error)))

@@ -12,13 +12,14 @@ MODEL_TYPE = "glcic"
 FORMAT_VERSION = 1
 
 
-LINES = ("title", "data", "steps", "start", "software", "validation", "terms")
+LINES = ("title", "data", "steps", "start", "base_model", "software", "validation", "terms")
+LISTS = ("sources", "datasets")
 FIGURES = ("phase", "step", "psnr", "ssim", "texture")
 LICENSE = ("license", "license_name", "license_link")
 
 
 def _check_training(training: Any) -> None:
-    """Makes sure that a record of the training is one that a model card can be made of."""
+    """Checks that a model card can be made from a record of the training."""
 
     def is_line(text: Any) -> bool:
         return isinstance(text, str) and len(text) <= 2000 and text.isprintable()
@@ -29,11 +30,15 @@ def _check_training(training: Any) -> None:
     def is_record(record: Any, names: tuple[str, ...]) -> bool:
         return isinstance(record, Mapping) and set(record) <= set(names)
 
-    if not is_record(training, (*LINES, "recipe", "figures", "license", "datasets")):
+    if not is_record(training, (*LINES, *LISTS, "recipe", "figures", "license")):
         raise ValueError("training must be a record of what is known of it, and of nothing else")
     figures, recipe = training.get("figures", []), training.get("recipe", {})
     checks = {
         **{name: is_line(training.get(name, "")) for name in LINES},
+        **{
+            name: isinstance(lines := training.get(name, []), (list, tuple)) and all(map(is_line, lines))
+            for name in LISTS
+        },
         "recipe": isinstance(recipe, Mapping)
         and all(
             is_line(name) and all(map(is_value, value if isinstance(value, (list, tuple)) else [value]))
@@ -47,8 +52,6 @@ def _check_training(training: Any) -> None:
         and (not figures or "validation" in training),
         "license": is_record(training.get("license", {}), LICENSE)
         and all(map(is_line, training.get("license", {}).values())),
-        "datasets": isinstance(training.get("datasets", []), (list, tuple))
-        and all(map(is_line, training.get("datasets", []))),
     }
     if wrong := [name for name, good in checks.items() if not good]:
         raise ValueError(f"training has {wrong[0]} in a form that no training writes")
@@ -108,7 +111,7 @@ class GLCICConfig:
             _check_training(self.training)
 
     def to_json(self) -> str:
-        """The text of `config.json`."""
+        """Writes the text of `config.json`."""
         entries = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
         document = {"model_type": MODEL_TYPE, "format_version": FORMAT_VERSION, **entries}
         return json.dumps(document, indent=2) + "\n"

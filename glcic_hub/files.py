@@ -59,12 +59,12 @@ def read_small(path: Path, most: int = 2**20) -> str:
 
 
 def printable(name: str) -> str:
-    """A name, or a line that has one, as one line of Unicode, which file names need not be: "?" for what is not."""
+    """Makes one line of Unicode of a text with file names, which need not be Unicode: "?" replaces what is not."""
     return "".join(character if character.isprintable() else "?" for character in name)
 
 
 def _umask() -> int:
-    """The process's mask of file permissions, which can only be read by setting it."""
+    """Reads the process's mask of file permissions, which takes setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from glcic_hub.hub.card import CARD_FILE, write_card
+from glcic_hub.files import write_text
+from glcic_hub.hub.card import CARD_FILE, card_text, write_card
 from glcic_hub.hub.transfer import copy_model, upload_model
 from glcic_hub.pipeline import GLCICPipeline, card_image
 
@@ -19,7 +20,7 @@ def push_model(
     create_pr: bool = False,
     commit_message: str = "Model of glcic-hub",
 ) -> str:
-    """Uploads a model folder, discriminators included, in one commit.
+    """Uploads a model folder, discriminators, recipes and license included, in one commit.
 
     Its model card goes as it is, with the model's name filled in; one is made if there is none.
 
@@ -36,7 +37,7 @@ def push_model(
 
     Raises:
         FileNotFoundError: The folder holds no model.
-        ValueError: The model is broken, `name` is not a name, or the card is not UTF-8.
+        ValueError: The model is broken, `name` is not a name, or the card is not UTF-8 or is refused.
         PermissionError: As for `GLCICPipeline.push_to_hub`.
         OSError: As for `GLCICPipeline.push_to_hub`.
     """
@@ -46,8 +47,11 @@ def push_model(
     with tempfile.TemporaryDirectory() as temporary:
         upload = Path(temporary)
         copy_model(folder, upload)
-        if not (upload / CARD_FILE).exists():
+        card = upload / CARD_FILE
+        if not card.exists():
             write_card(upload, pipe.config, card_image(pipe))
+        elif card.read_bytes() == card_text(pipe.config, name="").encode():  # the package's, which has no name there
+            write_text(card, card_text(pipe.config))
         return upload_model(
             upload, name, private=private, token=token, create_pr=create_pr, commit_message=commit_message
         )

@@ -106,6 +106,15 @@ def mask_file(tmp_path: Path, mask: NDArray[np.uint8]) -> Path:
     return path
 
 
+def make_unreadable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes folders in one another until the path is too long for the system, which keeps root out, too."""
+    monkeypatch.chdir(folder)
+    for _ in range(17):
+        Path("x" * 255).mkdir()
+        os.chdir("x" * 255)
+    os.chdir(folder)
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory, pipe: GLCICPipeline) -> Path:
     folder = tmp_path_factory.mktemp("model")

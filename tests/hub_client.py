@@ -6,10 +6,12 @@ import hashlib
 import json
 import sys
 import warnings
+from pathlib import Path
 
 import torch
 
 from glcic_hub import GLCICPipeline
+from glcic_hub.publish import push_model
 from tests.conftest import make_hole, make_photo
 
 
@@ -29,11 +31,14 @@ if __name__ == "__main__":
         request = json.loads(line)
         push_to = request.pop("push_to", None)
         options = request.pop("push_options", {})
-        folder = request.pop("save_to", None)
+        folder, save_to = request.pop("push_folder", None), request.pop("save_to", None)
         try:
-            pipe = GLCICPipeline.from_pretrained(device="cpu", dtype=torch.float32, **request)
             if folder:
-                answer = {"address": str(pipe.save_pretrained(folder, push_to_hub=True, repo_id=push_to, **options))}
+                print(json.dumps({"address": push_model(Path(folder), push_to, **options)}), flush=True)
+                continue
+            pipe = GLCICPipeline.from_pretrained(device="cpu", dtype=torch.float32, **request)
+            if save_to:
+                answer = {"address": str(pipe.save_pretrained(save_to, push_to_hub=True, repo_id=push_to, **options))}
             else:
                 answer = {"address": pipe.push_to_hub(push_to, **options)} if push_to else digests(pipe)
         except Exception as error:

@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tests.hub_metadata import errors_of
+
 TOKEN = "hf_test"
 LARGE = (".safetensors", ".jpg", ".bin")
 """Files that go through the large file storage, as `.gitattributes` of the Hub has it."""
@@ -128,7 +130,7 @@ def serve_hub() -> Iterator[LocalHub]:
             if self.is_faulty():
                 return
             if path == "/api/validate-yaml":
-                self.answer({"errors": [], "warnings": []})
+                self.validate(**json.loads(body))
             elif not self.token_is_known:
                 self.refuse(401, "", "Invalid credentials in Authorization header")
             elif path == "/api/repos/create":
@@ -153,6 +155,14 @@ def serve_hub() -> Iterator[LocalHub]:
                 self.answer({"transfer": "basic", "objects": objects})
             else:
                 self.change(json.loads(body) if "/preupload/" in path else body)
+
+        def validate(self, content: str, repoType: str) -> None:  # noqa: N803
+            errors = errors_of(content, repoType)
+            if self.headers.get("Accept") == "text/plain":
+                self.answer("".join(f"- Error: {error}\n" for error in errors).encode(), 400 if errors else 200)
+            else:
+                report = {"errors": [{"message": error} for error in errors], "warnings": []}
+                self.answer(report, 400 if errors else 200)
 
         def change(self, body: Any) -> None:
             name, rest = self.parts()

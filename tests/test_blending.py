@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from glcic_hub.completion import blending
 from glcic_hub.completion.blending import blend_patches, blend_poisson, fast_marching
 from glcic_hub.completion.tiling import far_apart, tile
 from glcic_hub.images.processing import Patch
@@ -72,6 +73,16 @@ def test_equals_a_dense_solution(name: str) -> None:
     result = blend_poisson(image, fill, hole)
     assert np.abs(result - expected).max() < 1 / 255 / 4
     assert np.array_equal(result[~hole], image[~hole])
+
+
+def test_multigrid_agrees_with_the_direct_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, fill = (make_photo(160, 180, seed).astype(np.float32) / np.float32(255) for seed in (1, 2))
+    hole = np.zeros((160, 180), bool)
+    hole[20:150, :140] = True
+    hole[60:80, 60:90] = False
+    direct = blend_poisson(image, fill, hole)
+    monkeypatch.setattr(blending, "DIRECT", 0)
+    assert np.abs(blend_poisson(image, fill, hole) - direct).max() < 1 / 255 / 4
 
 
 @pytest.mark.parametrize("name", HOLES)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.cli.main import main
-from tests.conftest import LAUNCH_TWO, TWO_PROCESSES, make_hole, make_photo
+from glcic_hub.cli.main import main, make_parser
+from tests.conftest import LAUNCH_TWO, TWO_PROCESSES, make_hole, make_photo, make_unreadable
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -91,6 +91,17 @@ def test_jpeg_output_says_that_it_is_lossy(run: Run, tmp_path: Path, photo_file:
     assert code == 0 and err.count("\n") == 1 and "JPEG changes pixels outside the hole" in err
 
 
+def test_marks_that_are_too_dark_are_a_warning(run: Run, tmp_path: Path, photo_file: Path) -> None:
+    """Once, whatever else is made of the mask."""
+    labels = make_hole(46, 61)
+    labels[30:36, 10:20] = 1
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    outputs = ["-o", tmp_path / "out.png", "--comparison", tmp_path / "row.png"]
+    code, _, err = run(photo_file, tmp_path / "labels.png", *outputs)
+    assert code == 0 and err.count("\n") == 1
+    assert err.startswith("glcic: warning: 60 pixels of the mask are marked by values of up to 1 of 255")
+
+
 def test_an_empty_mask_is_a_warning(run: Run, tmp_path: Path, photo_file: Path) -> None:
     Image.new("L", (61, 46)).save(tmp_path / "empty.png")
     code, _, err = run(photo_file, tmp_path / "empty.png", "-o", tmp_path / "out.png")
@@ -136,7 +147,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "pixels": ([photo, mask, "-o", out, "--max-pixels", "2805"], "it is 61x46 pixels, and at most 2805 are read"),
         "16-bit colour": ([folder / "deep.png", mask, "-o", out], "deep.png: it has 16 bits a channel"),
         "animation": ([folder / "animated.gif", mask, "-o", out], "2 frames"),
-        "NaN": ([folder / "nan.tif", mask, "-o", out], "NaN"),
+        "NaN": ([folder / "nan.tif", mask, "-o", out.with_suffix(".tif")], "NaN"),
         "no alpha": ([photo, "--mask-from-alpha", "-o", out], "no transparent pixels"),
         "no folder": ([photo, mask, "-o", folder / "no" / "out.png"], "does not exist"),
         "unwritable folder": ([photo, mask, "-o", "/proc/out.png"], "cannot write /proc/out.png"),
@@ -202,6 +213,10 @@ def test_folders_that_overlap(run: Run, tmp_path: Path, mask_file: Path) -> None
     shutil.rmtree(images / "out")
     assert run(images, images / "mask.png", "-o", tmp_path / "deep" / "out")[0] == 0
     assert [path.name for path in (tmp_path / "deep" / "out").iterdir()] == ["a.png"]
+    shutil.copy(mask_file, tmp_path / "a.png")
+    (images / "mask.png").unlink()
+    assert run(images, tmp_path, "-o", tmp_path / "other")[0] == 0  # the images lie within the folder of the masks
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["a.png"]
 
 
 def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
@@ -232,6 +247,81 @@ def test_folders(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
     code, out, err = run(images, masks, "-o", results)
     assert code == 0 and "completed 1 images" in out and "kept 2 that" in out
     assert (results / "a.png").stat() == kept and (results / "d.png").exists()
+
+
+def test_a_folder_of_phones_and_browsers(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that Pillow reads is completed, links are followed, and what is left is named."""
+    images, disk, results = tmp_path / "images", tmp_path / "disk", tmp_path / "out"
+    images.mkdir()
+    disk.mkdir()
+    photo = Image.fromarray(make_photo(46, 61))
+    for name in ("a.jfif", "b.jpe", "c.avif"):
+        photo.save(images / name, None if name != "b.jpe" else "JPEG")
+    photo.save(disk / "d.jpg")
+    (images / "more").symlink_to(disk)
+    (disk / "back").symlink_to(images)
+    (images / "e.heic").touch()
+    (images / "gone.jpg").symlink_to(tmp_path / "gone.jpg")
+    make_unreadable(images, monkeypatch)
+    Image.fromarray(make_hole(46, 61)).save(tmp_path / "mask.png")
+    code, out, err = run(images, tmp_path / "mask.png", "-o", results)
+    assert code == 1 and "completed 4 images" in out
+    lines = [line for line in err.splitlines() if line.startswith("glcic")]
+    assert lines[0] == "glcic: warning: left out 1 files that look like images of other formats: e.heic"
+    assert lines[-1] == "glcic: 2 images failed" and len(lines) == 4
+    assert any(line == f"glcic: error: {images / 'gone.jpg'}: the link leads nowhere" for line in lines)
+    assert any(line.endswith("xxx: cannot be read: File name too long") for line in lines)
+    found = sorted(str(path.relative_to(results)) for path in results.rglob("*.*"))
+    assert found == ["a.png", "b.png", "c.png", "more/d.png"]
+
+
+def test_masks_beside_their_images(run: Run, pipe: GLCICPipeline, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("a.png", "b.jpg"):
+        Image.fromarray(make_photo(46, 61)).save(images / name)
+    for name in ("a_mask001.png", "b.jpg.png"):
+        Image.fromarray(make_hole(46, 61)).save(images / name)
+    code, out, _ = run(images, images, "-o", tmp_path / "out")
+    assert code == 0 and "completed 2 images" in out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+    assert np.array_equal(pixels(tmp_path / "out" / "a.png"), pipe(pixels(images / "a.png"), make_hole(46, 61)))
+
+
+@pytest.mark.parametrize(
+    ("size", "output", "row", "message"),
+    [
+        ((16_384, 4), "out.webp", None, "WEBP takes at most 16383 pixels a side, and it would have 16384x4"),
+        ((4, 65_501), "out.jpg", None, "JPEG takes at most 65500 pixels a side, and it would have 4x65501"),
+        ((5_500, 4), "out.png", "row.webp", "WEBP takes at most 16383 pixels a side, and it would have 16516x4"),
+    ],
+)  # fmt: skip
+def test_limits_of_formats_before_the_work(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    size: tuple[int, int],
+    output: str,
+    row: str | None,
+    message: str,
+) -> None:
+    """Even the model, which does not exist, is not looked for."""
+    Image.new("L", size).save(tmp_path / "photo.png")
+    Image.new("L", size, 255).save(tmp_path / "mask.png")
+    arguments = [str(tmp_path / "photo.png"), str(tmp_path / "mask.png"), "-o", str(tmp_path / output)]
+    arguments += ["--comparison", str(tmp_path / row)] if row else []
+    assert main(["complete", *arguments, "--model", str(tmp_path / "nothing")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_what_a_format_lacks_is_said_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 66_000
+    Image.fromarray(make_photo(46, 61)).save(tmp_path / "long.png", exif=exif)
+    Image.new("RGBA", (61, 46)).save(tmp_path / "alpha.png")
+    for name, message in (("long.png", "at most 65533 bytes of EXIF"), ("alpha.png", "JPEG cannot hold transparency")):
+        arguments = [str(tmp_path / name), "--mask-from-alpha", "-o", str(tmp_path / "out.jpg")]
+        assert main(["complete", *arguments, "--model", str(tmp_path / "nothing")]) == 1
+        assert message in capsys.readouterr().err
 
 
 def test_a_folder_on_two_processes(tmp_path: Path, mask_file: Path, model_folder: Path) -> None:
@@ -364,6 +454,55 @@ def test_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments, "--resume"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if "glcic" in line]
     assert len(errors) == 1 and re.search(r"none of the 1 photographs can be read, .*a\.png for one", errors[0])
+
+
+def test_flags_of_train_in_both_spellings(capsys: pytest.CaptureFixture[str]) -> None:
+    """And as diffusers' example scripts have them; the help lists one."""
+    parser = make_parser(["train"])
+    needed = ["train", "--data", "x", "--output", "y"]
+    for ours, others, value in (
+        ("--mixed-precision", ["--mixed_precision"], "bf16"),
+        ("--save-every", ["--save_every", "--checkpointing_steps", "--checkpointing-steps"], "7"),
+        ("--keep", ["--checkpoints_total_limit"], "7"),
+        ("--resume", ["--resume_from_checkpoint"], "latest"),
+        ("--trackers", ["--report_to"], "wandb"),
+        ("--validate-every", ["--validate_every", "--validation_steps"], "7"),
+        ("--accumulation", ["--gradient_accumulation_steps"], "2"),
+        ("--learning-rate", ["--learning_rate"], "0.1"),
+        ("--schedule", ["--lr_scheduler"], "cosine"),
+        ("--hole-size", ["--hole_size"], "8 16"),
+        ("--from", ["--pretrained_model_name_or_path"], "user/model"),
+        ("--mean-pixel", ["--mean_pixel"], "0.1 0.2 0.3"),
+        ("--push-to-hub", ["--push_to_hub"], ""),
+        ("--hub-model-id", ["--hub_model_id"], "user/model"),
+        ("--private", ["--hub_private_repo"], ""),
+        ("--max-train-steps", ["--max_train_steps"], "9"),
+        ("--no-flip", ["--no-random_flip"], ""),
+        ("--ema", ["--use_ema"], ""),
+    ):
+        expected = parser.parse_args([*needed, ours, *value.split()])
+        assert expected != parser.parse_args(needed)
+        for other in others:
+            assert parser.parse_args([*needed, other, *value.split()]) == expected
+    theirs = ["train", "--train_data_dir", "x", "--output_dir", "y"]
+    assert parser.parse_args(theirs) == parser.parse_args(needed)
+    for wrong, message in (
+        (["train", "--output", "y"], "--data is required"),
+        ([*needed, "--data_dir", "z"], "--data_dir"),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parser.parse_args(["train", "--help"])
+    listed = capsys.readouterr().out
+    assert "--mixed-precision" in listed and "--mixed_precision" not in listed
+    for twice, message in (
+        (["--hub_model_id", "user/model"], "goes with --push-to-hub without a name"),
+        (["--batch-size", "8", "--train_batch_size", "4"], "give batch_size or train_batch_size, and not both"),
+    ):
+        assert main([*needed, *twice]) == 1
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"]])

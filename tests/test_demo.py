@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +28,19 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from glcic_hub import GLCICPipeline
-from glcic_hub.demo.files import MAX_PIXELS, PREVIEW_SIDE, complete_file, dilate, make_preview, snap
+from glcic_hub.demo import edits
+from glcic_hub.demo.files import (
+    KEPT_SECONDS,
+    MAX_PIXELS,
+    PREVIEW_SIDE,
+    complete_file,
+    dilate,
+    make_preview,
+    new_folder,
+    open_photo,
+    remove_old,
+    snap,
+)
 from glcic_hub.images.samples import load_sample
 from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo, wait_for_answer
 from tests.local_hub import LocalHub, serve_hub
@@ -102,35 +118,56 @@ def blue_photo(height: int, width: int) -> NDArray[np.uint8]:
     return photo
 
 
+def preview_of(path: Path) -> Image.Image:
+    return make_preview(open_photo(str(path))[1])
+
+
 def test_the_copy_that_is_painted_on(tmp_path: Path) -> None:
-    """Upright, RGB, at most so large, of what is visible; whatever the photograph is."""
+    """Upright, at most so large, with its alpha; whatever the photograph is."""
     exif = Image.Exif()
     exif[274] = 6
-    photo = blue_photo(300, 3000)
-    assert make_preview(str(save(photo, tmp_path / "a.jpg", exif=exif))).size == (120, PREVIEW_SIDE)
-    clear = np.dstack([photo, np.zeros((300, 3000), np.uint8)])
-    preview = make_preview(str(save(clear, tmp_path / "b.png")))
-    assert preview.mode == "RGB" and (np.asarray(preview) == 255).all()
+    photo = blue_photo(400, 4000)
+    assert preview_of(save(photo, tmp_path / "a.jpg", exif=exif)).size == (160, PREVIEW_SIDE)
+    clear = np.dstack([photo, np.zeros((400, 4000), np.uint8)])
+    preview = preview_of(save(clear, tmp_path / "b.png"))
+    assert preview.mode == "RGBA" and not np.asarray(preview)[..., 3].any()
     Image.fromarray(photo).quantize(200).save(tmp_path / "c.png")
-    smoothed = np.asarray(make_preview(str(tmp_path / "c.png"))).astype(int)
-    assert abs(smoothed - np.asarray(Image.fromarray(photo).resize((1200, 120))).astype(int)).mean() < 12
-    grey = np.linspace(0, 65535, 300 * 3000).reshape(300, 3000).astype(np.uint16)
+    smoothed = np.asarray(preview_of(tmp_path / "c.png")).astype(int)
+    assert abs(smoothed - np.asarray(Image.fromarray(photo).resize((1600, 160))).astype(int)).mean() < 12
+    grey = np.linspace(0, 65535, 400 * 4000).reshape(400, 4000).astype(np.uint16)
     Image.fromarray(grey).save(tmp_path / "d.png")
-    preview = make_preview(str(tmp_path / "d.png"))
+    preview = preview_of(tmp_path / "d.png")
     assert preview.mode == "RGB" and np.ptp(np.asarray(preview)) > 250
-    with pytest.raises(ValueError, match="16 bits a channel"):
-        cv2.imwrite(str(tmp_path / "e.png"), np.zeros((40, 40, 3), np.uint16))
-        make_preview(str(tmp_path / "e.png"))
 
 
-def test_strokes_and_a_mask_together(pretrained: GLCICPipeline, tmp_path: Path) -> None:
-    """Both are completed; the growth is the mask's."""
+def test_what_no_photograph_is_is_named(tmp_path: Path) -> None:
+    """Each refusal says what the file is, and the way out."""
+    cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((40, 40, 3), np.uint16))
+    contents = {
+        b"": "this file is empty",
+        b"\0\0\0\x18ftypheic\0": "a HEIC photograph.*save it as JPEG",
+        b"\0\0\0\x18ftypjxl_": "a video",
+        b"%PDF-1.4\n": "a PDF document.*export its page",
+        b"<svg xmlns=": "a drawing",
+        b"8BPS": "a Photoshop document.*export it",
+        b"PK\x03\x04": "an archive.*unpack it",
+        b"\0\0\0\x0cJXL ": "JPEG XL",
+        b"hello": "JPEG, PNG, WEBP.* are taken",
+        (tmp_path / "deep.png").read_bytes(): "16 bits a channel",
+        encode(make_photo(300, 300))[:20_000]: "cannot read",
+    }
+    for content, message in contents.items():
+        (tmp_path / "file").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            open_photo(str(tmp_path / "file"))
+
+
+def test_a_mask_grows(pretrained: GLCICPipeline, tmp_path: Path) -> None:
     path = save(blue_photo(120, 160), tmp_path / "photo.png")
-    mask, strokes = square(120, 160, 10, 20), square(120, 160, 70, 30)
+    mask = square(120, 160, 10, 20)
     marked = save(mask.astype(np.uint8) * 255, tmp_path / "mask.png")
-    difference = changed(path, complete_file(pretrained, str(path), str(marked), strokes=strokes, grow=2).path)
-    assert np.array_equal(difference, difference & (dilate(mask, 2) | strokes))
-    assert difference[dilate(mask, 2)].mean() > 0.9 and difference[strokes].mean() > 0.9
+    difference = changed(path, complete_file(pretrained, str(path), str(marked), grow=2).path)
+    assert np.array_equal(difference, difference & dilate(mask, 2)) and difference[dilate(mask, 2)].mean() > 0.9
     other = save(np.zeros((60, 60), np.uint8), tmp_path / "other.png")
     with pytest.raises(ValueError, match="the mask has 60×60 pixels, and the photograph 160×120"):
         complete_file(pretrained, str(path), str(other))
@@ -161,12 +198,61 @@ def square(height: int, width: int, begin: int, side: int) -> NDArray[np.bool_]:
 
 def test_full_size(pretrained: GLCICPipeline, tmp_path: Path) -> None:
     """24 megapixels, painted on a small copy: size and all that is not painted stay, bit for bit."""
-    # In large squares, as a PNG of noise takes six seconds more.
     path = save(np.kron(blue_photo(40, 60), np.ones((100, 100, 1), np.uint8)), tmp_path / "large.jpg", quality=90)
-    result = complete_file(pretrained, str(path), strokes=dilate(square(800, PREVIEW_SIDE, 300, 20), 3))
-    assert result.path.name == "large_completed.png" and "6000×4000 pixels, hole" in result.message
-    difference = changed(path, result.path)
-    assert difference.sum() > 5000 and not difference[: 1500 - 18].any() and not difference[1600 + 18 :].any()
+    strokes = np.zeros((1067, PREVIEW_SIDE), bool)
+    strokes[400:428, 400:428] = True
+    step = edits.remove(pretrained, str(path), [], strokes, margin=3)
+    result = edits.save(str(path), [step.name])
+    assert result.name == "large_completed.png"
+    difference = changed(path, result)
+    assert difference.sum() > 5000 and not difference[: 1500 - 18].any() and not difference[1605 + 18 :].any()
+    assert sum(np.prod(image.size) for _, _, image in step.parts) < 60**2
+
+
+def test_step_after_step(pretrained: GLCICPipeline, tmp_path: Path) -> None:
+    """Each goes on from those before, a step that is left out is undone, and what the page shows is what is saved."""
+    path = save(blue_photo(300, 400), tmp_path / "photo.png")
+    first, second = square(300, 400, 40, 50), square(300, 400, 60, 50)
+    steps = [edits.remove(pretrained, str(path), [], first)]
+    steps.append(edits.remove(pretrained, str(path), [steps[0].name], second))
+    saved = [edits.save(str(path), [step.name for step in steps[:number]]) for number in range(3)]
+    assert np.array_equal(pixels(saved[0]), pixels(path))
+    assert np.array_equal(pixels(saved[1]), pretrained(pixels(path), first))
+    assert np.array_equal(pixels(saved[2]), pretrained(pixels(saved[1]), second))
+    shown = Image.open(path).convert("RGB")
+    for step in steps:
+        for top, left, image in step.parts:
+            shown.paste(image, (left, top), image)
+    assert np.array_equal(np.asarray(shown), pixels(saved[2]))
+    mask = edits.save_mask(str(path), [steps[0].name], second, 0)
+    assert np.array_equal(pixels(mask)[..., 0] > 0, first | second)
+    other = save(blue_photo(200, 200), tmp_path / "other.png")
+    for name in (steps[0].name, "../step", "glcic-result-none", ""):
+        with pytest.raises(ValueError, match="choose the photograph again"):
+            edits.save(str(other), [name])
+    with pytest.raises(ValueError, match="the strokes are for 400×300 pixels, not 200×200"):
+        edits.remove(pretrained, str(other), [], first)
+
+
+def test_what_was_transparent_becomes_opaque(pretrained: GLCICPipeline, tmp_path: Path) -> None:
+    photo, mask = blue_photo(90, 2000), np.zeros((90, 2000), bool)
+    mask[20:50, 500:540] = True
+    path = save(np.dstack([photo, ~mask * np.uint8(255)]), tmp_path / "cut-out.png")
+    strokes = cv2.resize(mask.astype(np.uint8), (1600, 72), interpolation=cv2.INTER_NEAREST) > 0
+    step = edits.remove(pretrained, str(path), [], strokes)
+    with Image.open(edits.save(str(path), [step.name])) as image:
+        result = np.asarray(image)
+    assert (result[..., 3] == 255).all() and not np.array_equal(result[mask][:, :3], photo[mask])
+    far = ~(cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+    assert np.array_equal(result[far][:, :3], photo[far])
+
+
+def test_what_is_old_is_removed(tmp_path: Path) -> None:
+    old, new = new_folder(), new_folder()
+    long_ago = time.time() - KEPT_SECONDS - 1
+    os.utime(old, (long_ago, long_ago))
+    remove_old()
+    assert new.exists() and not old.exists()
 
 
 def test_a_photograph_that_exif_turns(pretrained: GLCICPipeline, tmp_path: Path) -> None:
@@ -174,12 +260,13 @@ def test_a_photograph_that_exif_turns(pretrained: GLCICPipeline, tmp_path: Path)
     exif[274] = 6  # stored on its side
     path = save(blue_photo(60, 90), tmp_path / "phone.jpg", exif=exif, quality=95)
     mask = square(90, 60, 20, 15)  # as it is displayed
-    for keep_format in (False, True):
-        result = complete_file(pretrained, str(path), strokes=mask, keep_format=keep_format)
-        assert result.path.suffix == (".jpg" if keep_format else ".png")
-        with Image.open(result.path) as completed:
+    step = edits.remove(pretrained, str(path), [], mask)
+    results = [edits.save(str(path), [step.name], keep_format=keep) for keep in (True, False)]
+    assert [result.suffix for result in results] == [".jpg", ".png"]
+    for result in results:
+        with Image.open(result) as completed:
             assert completed.size == (90, 60) and completed.getexif()[274] == 6
-    difference = np.rot90(changed(path, complete_file(pretrained, str(path), strokes=mask).path), -1)
+    difference = np.rot90(changed(path, results[1]), -1)
     assert difference.any() and not (difference & ~square(90, 60, 19, 17)).any()
 
 
@@ -409,17 +496,17 @@ def test_nothing_is_left_after_sigterm(
 
 
 class Session:
-    """What a visitor's browser sends, or an attacker: the page's own functions by their numbers."""
+    """What a visitor's browser sends, or an attacker: the page's own functions by their names."""
 
     def __init__(self, server: str) -> None:
         self.server = server
         self.name = f"session{time.monotonic_ns()}"
-        self.functions = json.loads(ask(server, "/config")[1])["dependencies"]
+        functions = json.loads(ask(server, "/config")[1])["dependencies"]
+        self.numbers = {function["api_name"]: function["id"] for function in functions}
 
-    def call(self, inputs: int, data: list[Any]) -> str:
-        """Calls the first function that takes so many inputs; what it answers."""
-        function = next(f for f in self.functions if len(f["inputs"]) == inputs and f["backend_fn"])
-        request = {"data": data, "fn_index": function["id"], "session_hash": self.name}
+    def call(self, name: str, asked: Any) -> str:
+        """Calls a function; what it answers."""
+        request = {"data": [asked], "fn_index": self.numbers[name], "session_hash": self.name}
         status, body = ask(self.server, "/gradio_api/queue/join", request)
         assert status == 200, body
         with urllib.request.urlopen(
@@ -428,11 +515,16 @@ class Session:
             text: str = answer.read().decode()
             return text
 
-    def begin(self, path: str | Path, **more: Any) -> str:
-        return self.call(1, [file_data(path, **more)])
+    def open(self, path: str | Path) -> str:
+        return self.call("open_photograph", {"photo": str(path)})
 
-    def run(self, drawing: Any, mask: Any = None, model: str = "") -> str:
-        return self.call(9, [None, drawing, mask, True, False, 0, False, False, model])
+    def remove(self, path: str, strokes: NDArray[np.bool_], **more: Any) -> str:
+        asked = {"photo": path, "steps": [], "strokes": pack(strokes), "margin": 0, "model": ""}
+        return self.call("remove", {**asked, "detail": False, "blend": False, **more})
+
+
+def pack(strokes: NDArray[np.bool_]) -> str:
+    return base64.b64encode(encode(strokes.astype(np.uint8) * 255)).decode()
 
 
 def succeeded(answer: str) -> bool:
@@ -442,43 +534,61 @@ def succeeded(answer: str) -> bool:
 
 def test_what_the_page_would_not_send(server: str, hub: LocalHub, tmp_path: Path) -> None:
     good = upload(server, encode(blue_photo(30, 30)), "a.png")
+    strokes = square(30, 30, 9, 5)
     session = Session(server)
-    assert succeeded(session.begin(good))
-    drawing = {"background": file_data(good), "layers": [file_data(good)] * 1000, "composite": None, "id": None}
-    assert "1000 layers, and at most 8 are taken" in session.run(drawing)
-    layer = np.dstack([blue_photo(30, 30), square(30, 30, 9, 5).astype(np.uint8) * 255])
-    painted = {**drawing, "layers": [file_data(upload(server, encode(layer), "l.png"))]}
-    mask = upload(server, encode(square(30, 30, 5, 9).astype(np.uint8) * 255), "m.png")
-    assert succeeded(session.run(painted, file_data(mask)))
+    assert succeeded(session.open(good)) and succeeded(session.remove(good, strokes))
     for name in ("../../etc", "/etc", "user/../x", "glcic_hub/pretrained"):
-        answer = session.run(painted, None, name)
+        answer = session.remove(good, strokes, model=name)
         assert "is not the name of a model on the Hub" in answer and not succeeded(answer)
     for name in ("user/nothing", "user/private"):
-        assert f"There is no model {name} on the Hub that everybody may see." in session.run(painted, None, name)
-    assert "has 70 MB, and at most 64 are taken" in session.run(painted, None, "user/large")
+        answer = session.remove(good, strokes, model=name)
+        assert f"There is no model {name} on the Hub that everybody may see." in answer
+    assert "has 70 MB, and at most 64 are taken" in session.remove(good, strokes, model="user/large")
     assert not any("safetensors" in path and "large" in path for _, path in hub.requests)  # before it is downloaded
-    assert not succeeded(answer := session.run(painted, None, "user/broken")) and "Traceback" not in answer
-    assert succeeded(session.run(painted, None, "user/model"))
+    answer = session.remove(good, strokes, model="user/broken")
+    assert not succeeded(answer) and "Traceback" not in answer
+    assert succeeded(session.remove(good, strokes, model="user/model"))
 
     secret = save(blue_photo(30, 30), tmp_path / "secret.png")
-    for path in ({"path": str(secret)}, file_data(secret), {"path": str(secret), "url": str(secret)}):
-        assert not succeeded(session.call(1, [path]))
-        assert not succeeded(session.run(painted, path))
-    for number in (10**9, -1, "x"):
-        part = {"type": "layer", "index": str(number), "id": "y"}
-        assert ask(server, "/gradio_api/component_server", {"data": part, "fn_name": "accept_blobs"})[0] >= 400
+    for path in (secret, "/etc/passwd", "../../../etc/passwd", "", "\0", "http://127.0.0.1/a.png"):
+        assert not succeeded(session.open(path))
+        assert not succeeded(session.remove(str(path), strokes))
+        assert not succeeded(session.call("read_mask", {"photo": good, "mask": str(path)}))
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    for packed in ("", "AAAA", "§", None, base64.b64encode(bomb.getvalue()).decode(), "A" * 10**7):
+        assert not succeeded(session.call("remove", {"photo": good, "steps": [], "strokes": packed, "model": ""}))
+    wrong: list[dict[str, Any]] = [{"margin": "x"}, {"margin": None}, {"detail": None}, {"model": 5}]
+    for more in (*wrong, {"steps": 5}, {"steps": ["../x"]}, {"steps": [{}]}):
+        assert not succeeded(session.remove(good, strokes, **more))
+    assert succeeded(session.remove(good, strokes, margin=3))
+    assert not succeeded(session.remove(good, strokes, margin=10**9))  # which covers everything
+    nonsense: list[Any] = [[], {}, None, "x", 5]
+    for asked in nonsense:
+        for name in ("open_photograph", "open_sample", "read_mask", "select_object", "remove", "save", "save_all"):
+            answer = session.call(name, asked)
+            assert not succeeded(answer) and "reload it" in answer
+    assert not succeeded(session.call("open_sample", {"name": "../rocket"}))
+    several: list[list[Any]] = [
+        [{}],
+        ["x"],
+        [{"photo": "/etc/passwd", "steps": []}],
+        [{"photo": good, "steps": []}] * 21,
+    ]
+    for photos in several:
+        assert not succeeded(session.call("save_all", {"photos": photos}))
     assert ask(server, "/health")[0] == 200
 
 
 def test_other_kinds_of_images(server: str, tmp_path: Path) -> None:
-    """The second photograph of a visitor is taken as it is, too; without a mask transparent pixels are completed."""
+    """Without a mask transparent pixels are completed; the page gets them as strokes."""
     photo, mask = blue_photo(90, 90), square(90, 90, 20, 30)
     session = Session(server)
-    assert succeeded(session.begin(upload(server, encode(photo), "a.png")))
-    assert succeeded(session.begin(upload(server, encode(photo[..., 0]), "b.png")))
-    buffer = io.BytesIO()
-    Image.fromarray(np.dstack([photo, ~mask * np.uint8(255)])).save(buffer, "PNG")
-    path = upload(server, buffer.getvalue(), "cut-out.png")
+    assert succeeded(session.open(upload(server, encode(photo), "a.png")))
+    assert succeeded(session.open(upload(server, encode(photo[..., 0]), "b.png")))
+    path = upload(server, encode(np.dstack([photo, ~mask * np.uint8(255)])), "cut-out.png")
+    opened = json.loads(session.open(path).split("data: ")[-2])["output"]["data"][0]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(opened["strokes"])))), mask)
     completed = json.loads(call(server, "complete", [file_data(path), None, False, 9]).split("data: ")[1])[0]
     with urllib.request.urlopen(completed["url"]) as answer, Image.open(io.BytesIO(answer.read())) as image:
         result = np.asarray(image)
@@ -490,237 +600,271 @@ def test_other_kinds_of_images(server: str, tmp_path: Path) -> None:
 def test_formats(pretrained: GLCICPipeline, tmp_path: Path, kind: str, suffix: str) -> None:
     path = tmp_path / "no suffix"
     Image.fromarray(blue_photo(40, 40)).save(path, kind)
-    result = complete_file(pretrained, str(path), strokes=square(40, 40, 9, 9), keep_format=True)
-    assert result.path.name == f"no suffix_completed{suffix}"
+    step = edits.remove(pretrained, str(path), [], square(40, 40, 9, 9))
+    assert edits.save(str(path), [step.name], keep_format=True).name == f"no suffix_completed{suffix}"
 
 
 @pytest.fixture
 def page(browser: Browser, server: str) -> Iterator[Page]:
-    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    failures: list[str] = []
+    opened.on("pageerror", lambda error: failures.append(str(error)))
     opened.goto(server)
-    opened.wait_for_selector("#complete")
+    opened.wait_for_selector("text=Drop a photo")
     yield opened
-    opened.close()
+    context.close()
+    assert not failures
 
 
 def choose(page: Page, path: Path) -> None:
-    page.set_input_files("#photograph input[type=file]", path)
-    page.wait_for_selector("#canvas canvas", timeout=20_000)
-    wait_until(lambda: find_photo(page) is not None)
+    """Opens a photograph; another may be open."""
+    page.set_input_files("#photograph", path)
+    page.wait_for_selector(f".name:has-text({json.dumps(path.name)})", state="attached", timeout=20_000)
 
 
-def wait_until(true: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.1)
+def seen(page: Page) -> NDArray[np.int64]:
+    """What the canvas shows: (H, W, 4) RGBA."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    address: str = page.evaluate("document.querySelector('.stage canvas').toDataURL()")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))).astype(int)
 
 
-def screen(page: Page) -> NDArray[np.int64]:
-    return np.asarray(Image.open(io.BytesIO(page.screenshot(scale="css"))).convert("RGB")).astype(int)
-
-
-def find_photo(page: Page) -> tuple[int, int, int, int] | None:
-    """Where the photograph is on the screen, strokes included: top, left, bottom, right."""
-    box = page.locator("#canvas").bounding_box() if page.locator("#canvas").count() else None
-    if box is None:
-        return None
-    seen = screen(page)
-    blue = (seen[..., 2] > 140) & (seen[..., 2] - seen[..., 0] > 90)
-    blue[:, : int(box["x"])] = blue[:, int(box["x"] + box["width"]) :] = False
-    rows, columns = np.flatnonzero(blue.sum(axis=1) > 50), np.flatnonzero(blue.sum(axis=0) > 50)
-    if not len(rows) or not len(columns):
-        return None
+def find_photo(page: Page) -> tuple[int, int, int, int]:
+    """Where the photograph is on the canvas: top, left, bottom, right."""
+    opaque = seen(page)[..., 3] == 255
+    rows, columns = np.flatnonzero(opaque.mean(axis=1) > 0.1), np.flatnonzero(opaque.mean(axis=0) > 0.1)
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def shown(page: Page, height: int, width: int) -> NDArray[np.uint8]:
+    """The photograph as the canvas shows it, brought to its own size."""
+    top, left, bottom, right = find_photo(page)
+    part = Image.fromarray(seen(page)[top:bottom, left:right, :3].astype(np.uint8))
+    return np.asarray(part.resize((width, height)))
+
+
+def at(page: Page, down: float, right: float) -> tuple[float, float]:
+    """A place on the screen, by shares of the photograph's height and width."""
+    box = page.locator(".stage canvas").bounding_box()
+    assert box is not None
+    scale = page.evaluate("devicePixelRatio")
+    top, left, bottom, far = (place / scale for place in find_photo(page))
+    return box["x"] + left + right * (far - left), box["y"] + top + down * (bottom - top)
 
 
 def stroke(page: Page, begin: tuple[float, float], end: tuple[float, float]) -> None:
     """A stroke of the mouse, from and to shares of the photograph's height and width."""
-    found = find_photo(page)
-    assert found is not None
-    top, left, bottom, right = found
-    places = [(left + share[1] * (right - left), top + share[0] * (bottom - top)) for share in (begin, end)]
+    places = [at(page, *begin), at(page, *end)]
     page.mouse.move(*places[0])
     page.mouse.down()
     page.mouse.move(*places[1], steps=8)
     page.mouse.up()
-    page.wait_for_timeout(400)
+    page.mouse.move(5, 5)
 
 
-def strokes_on_screen(page: Page, height: int, width: int) -> NDArray[np.bool_]:
-    """What is painted, as a mask of the photograph's size; all of it while there is no photograph."""
-    found = find_photo(page)
-    if found is None:
-        return np.ones((height, width), bool)
-    top, left, bottom, right = found
-    seen = screen(page)[top:bottom, left:right]
-    red = (seen[..., 0] > 200) & (seen[..., 2] < 120)
-    red = cv2.morphologyEx(red.astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)) > 0  # the tools have icons
-    return np.asarray(Image.fromarray(red).resize((width, height), Image.Resampling.NEAREST))
+def painted(page: Page, height: int, width: int) -> NDArray[np.bool_]:
+    """What is painted, as a mask of the photograph's size: red on blue."""
+    colours = shown(page, height, width)
+    return np.asarray(colours[..., 0] > 100)
 
 
-def press_complete(page: Page) -> str:
-    page.evaluate("document.querySelector('#message textarea').value = ''")
-    page.click("#complete")
-    page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
-    return page.input_value("#message textarea")
+def press_remove(page: Page) -> str:
+    """Presses Remove; what is said then."""
+    page.click("[data-do=remove]")
+    page.wait_for_selector(".progress", state="hidden", timeout=60_000)
+    return page.inner_text(".notice")
 
 
-def download(page: Page, path: Path) -> Path:
-    page.wait_for_selector("#download:not([disabled])")
-    with page.expect_download() as found:
-        page.click("#download")
-    found.value.save_as(path)
-    return path
+def download(page: Page, path: Path, what: str = "PNG") -> Path:
+    page.click("[data-do=download]")
+    with page.expect_download(timeout=60_000) as found:
+        page.click(f".panel button:has-text('{what}')")
+    found.value.save_as(path.with_name(found.value.suggested_filename))
+    return path.with_name(found.value.suggested_filename).replace(path)
 
 
 def widened(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
     return cv2.dilate(mask.astype(np.uint8), np.ones((2 * by + 1, 2 * by + 1), np.uint8)) > 0
 
 
-def test_paint_complete_download(page: Page, tmp_path: Path) -> None:
-    """What comes back differs from the upload under the strokes alone, and there."""
+def test_paint_remove_download(page: Page, tmp_path: Path) -> None:
+    """What comes back differs from the upload under the strokes alone, and there; so does what follows from that."""
     path = save(blue_photo(400, 600), tmp_path / "photo.png")
     choose(page, path)
-    stroke(page, (0.4, 0.3), (0.5, 0.6))
-    painted = strokes_on_screen(page, 400, 600)
-    assert 1000 < painted.sum() < 60_000
-    assert "600×400 pixels" in press_complete(page)
-    first = download(page, tmp_path / "first.png")
-    difference = changed(path, first)
-    assert not (difference & ~widened(painted, 4 + 6)).any()
-    assert difference[painted].mean() > 0.9
-
-    before = first
-    for number in range(2):  # on from the result, twice
-        page.click("#again")
-        wait_until(lambda: not strokes_on_screen(page, 400, 600).any())
-        page.wait_for_timeout(2500)  # the canvas is built anew
-        wait_until(lambda: find_photo(page) is not None)
-        begin = 0.15 + 0.6 * number
-        stroke(page, (begin, 0.2), (begin, 0.4))
-        painted = strokes_on_screen(page, 400, 600)
-        press_complete(page)
-        page.wait_for_timeout(500)
+    before, marked = path, np.zeros((400, 600), bool)
+    for number in range(3):
+        begin = 0.2 + 0.3 * number
+        stroke(page, (begin, 0.3), (begin + 0.05, 0.6))
+        strokes = painted(page, 400, 600)
+        assert 1000 < strokes.sum() < 60_000
+        assert re.fullmatch(r"Removed in \d+\.\d s\. 600×400, everything else untouched\.", press_remove(page))
+        assert not painted(page, 400, 600).any()
         after = download(page, tmp_path / f"{number}.png")
         difference = changed(before, after)
-        assert difference.any() and not (difference & ~widened(painted, 4 + 6)).any()
-        before = after
+        assert not (difference & ~widened(strokes, 4 + 6)).any() and difference[strokes].mean() > 0.9
+        assert abs(shown(page, 400, 600).astype(int) - pixels(after)).mean() < 12
+        before, marked = after, marked | strokes
+    mask = pixels(download(page, tmp_path / "mask.png", "Mask"))[..., 0] > 0
+    assert (mask & marked).sum() > 0.98 * marked.sum() and not (mask & ~widened(marked, 10)).any()
 
 
-def test_undo_and_erase(page: Page, tmp_path: Path) -> None:
+def test_undo_redo_compare_erase(page: Page, tmp_path: Path) -> None:
+    """Of strokes and completions alike; undo never takes the photograph away."""
     choose(page, save(blue_photo(400, 600), tmp_path / "photo.png"))
+    first = shown(page, 400, 600)
+    assert page.is_disabled("[aria-label=Undo]") and page.is_disabled("[aria-label=Redo]")
+    page.keyboard.press("Control+z")
+    assert np.array_equal(shown(page, 400, 600), first)
+    assert "Paint over what should go" in press_remove(page)
     stroke(page, (0.4, 0.3), (0.4, 0.6))
-    assert strokes_on_screen(page, 400, 600).any()
-    page.click("#canvas button[aria-label=Undo]")
-    wait_until(lambda: not strokes_on_screen(page, 400, 600).any())
-    page.click("#complete")
-    page.wait_for_selector("text=Paint over what should go, then press the button", timeout=20_000)
-    stroke(page, (0.4, 0.3), (0.4, 0.6))
-    painted = strokes_on_screen(page, 400, 600).sum()
-    page.click("#canvas button[aria-label=Erase]")
+    whole = painted(page, 400, 600)
+    page.keyboard.press("e")
     stroke(page, (0.4, 0.2), (0.4, 0.45))
-    assert 0 < strokes_on_screen(page, 400, 600).sum() < 0.8 * painted
+    assert 0 < painted(page, 400, 600).sum() < 0.8 * whole.sum()
+    page.keyboard.press("Control+z")
+    assert np.array_equal(painted(page, 400, 600), whole)
+    press_remove(page)
+    completed = shown(page, 400, 600)
+    assert not np.array_equal(completed, first)
+    compare = page.locator("[data-do=compare]")
+    compare.hover()
+    page.mouse.down()
+    assert np.array_equal(shown(page, 400, 600), first)
+    page.mouse.up()
+    assert np.array_equal(shown(page, 400, 600), completed)
+    page.click("[aria-label=Undo]")
+    assert np.array_equal(painted(page, 400, 600), whole)
+    page.click("[aria-label=Undo]")
+    assert np.array_equal(shown(page, 400, 600), first)
+    for _ in range(2):
+        page.keyboard.press("Control+Shift+z")
+    assert np.array_equal(shown(page, 400, 600), completed)
 
 
-def largest_red(page: Page, box: Any) -> NDArray[np.bool_]:
-    """Where the largest spot of the strokes' colour is, within the columns of a box."""
-    seen = screen(page)[:, int(box["x"]) : int(box["x"] + box["width"])]
-    red = (abs(seen - np.array([255, 64, 64])) < 3).all(axis=2)
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(red.astype(np.uint8))
-    return np.asarray(labels == 1 + np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
+def test_a_reload_loses_nothing(page: Page, server: str, tmp_path: Path) -> None:
+    choose(page, save(blue_photo(400, 600), tmp_path / "photo #1?.png"))
+    stroke(page, (0.4, 0.3), (0.4, 0.6))
+    press_remove(page)
+    stroke(page, (0.7, 0.3), (0.7, 0.6))
+    before = shown(page, 400, 600)
+    page.reload()
+    page.wait_for_selector("text=Your photograph and what you did are back.", timeout=20_000)
+    assert np.array_equal(shown(page, 400, 600), before)
+    page.goto("about:blank")
+    page.go_back()
+    page.wait_for_selector("text=are back", timeout=20_000)
+    for _ in range(2):
+        page.keyboard.press("Control+z")
+    assert painted(page, 400, 600)[160].any() and not painted(page, 400, 600)[280].any()
+    assert "600×400" in press_remove(page)
+    other = page.context.new_page()  # another tab begins anew
+    other.goto(server)
+    other.wait_for_selector("text=Drop a photo")
 
 
 def test_a_sample_with_one_click(page: Page, tmp_path: Path) -> None:
     page.click("text=Remove the spoon")
-    page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
-    assert "600×400 pixels" in page.input_value("#message textarea")
-    page.wait_for_timeout(1500)  # marks of progress go
+    page.wait_for_selector("text=/Removed in .* 600×400/", timeout=60_000)
     image, mask = load_sample("coffee")
-    box = page.locator("#canvas").bounding_box()
-    assert box is not None
-    painted = np.argwhere(largest_red(page, box))
-    height, width = np.ptp(painted, axis=0) + 1
-    left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
-    assert abs(height / (bottom - top) - width / (right - left)) < 0.05 * height / (bottom - top)
-    scale = height / (bottom - top)  # of the photograph on the screen, whose middle is the canvas's
-    middle = (painted.max(axis=0) + painted.min(axis=0)) / 2
-    expected = [(top + bottom) / 2 - image.height / 2, (left + right) / 2 - image.width / 2]
-    place = [box["y"] + box["height"] / 2, box["width"] / 2]
-    assert np.abs(middle - place - scale * np.array(expected)).max() < 25  # the tools take some room
-
-    result = download(page, tmp_path / "coffee.png")
     image.save(tmp_path / "before.png")
-    difference = changed(tmp_path / "before.png", result)
+    difference = changed(tmp_path / "before.png", download(page, tmp_path / "coffee.png"))
     assert difference.any() and not (difference & ~widened(np.asarray(mask) > 0, 5)).any()
-    page.click("#canvas button[aria-label=Erase]")  # it can be changed
-    page.mouse.move(box["x"] + middle[1], middle[0])
-    page.mouse.down()
-    page.mouse.move(box["x"] + middle[1], middle[0] + 60, steps=8)
-    page.mouse.up()
-    page.wait_for_timeout(500)
-    assert largest_red(page, box).sum() < 0.95 * len(painted)
+    page.click("[aria-label=Undo]")  # its strokes can be changed
+    page.click("[aria-label=Eraser]")
+    stroke(page, (0.7, 0.5), (0.7, 0.7))
+    assert page.is_enabled("[aria-label=Undo]")
 
 
 def test_a_mask_instead_of_painting(page: Page, pretrained: GLCICPipeline, tmp_path: Path) -> None:
-    """With detail, unless one has the page leave it out."""
+    """With detail, unless one has the page leave it out; with the margin of strokes; inverted."""
     photo, mask = blue_photo(400, 600), square(400, 600, 100, 60)
     path = save(photo, tmp_path / "photo.png")
     choose(page, path)
-    page.click("text=Options")
-    page.set_input_files("#mask input[type=file]", save(mask.astype(np.uint8) * 255, tmp_path / "mask.png"))
-    page.wait_for_selector("#mask img")
-    assert page.is_checked("text=Detail from the photograph") and not page.is_checked("text=Blend the fill")
-    press_complete(page)
+    page.click("[data-do=options]")
+    page.fill("[name=margin]", "0")
+    page.set_input_files("#mask", save(~mask * np.uint8(255), tmp_path / "mask.png"))
+    page.wait_for_selector(".progress", state="hidden")
+    page.click("text=Invert mask")
+    press_remove(page)
     assert np.array_equal(pixels(download(page, tmp_path / "out.png")), pretrained(photo, mask))
+    page.click("[aria-label=Undo]")
+    page.click("[data-do=options]")
+    page.fill("[name=margin]", "3")
     page.uncheck("text=Detail from the photograph")
-    press_complete(page)
-    page.wait_for_timeout(500)
-    alone = pretrained(photo, mask, detail="none")
+    press_remove(page)
+    alone = pretrained(photo, dilate(mask, 3), detail="none")
     assert np.array_equal(pixels(download(page, tmp_path / "alone.png")), alone)
+    page.set_input_files("#mask", save(mask[:50].astype(np.uint8), tmp_path / "small.png"))
+    page.wait_for_selector(".error:has-text('The mask has 600×50 pixels, and the photograph 600×400.')")
 
 
-def test_files_that_are_refused_with_a_toast(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "text.png").write_text("not an image")
-    page.set_input_files("#photograph input[type=file]", tmp_path / "text.png")
-    page.wait_for_selector("text=This is not a photograph that can be read", timeout=20_000)
-    page.reload()
-    page.wait_for_selector("#complete")
+def test_files_that_are_refused(page: Page, tmp_path: Path) -> None:
+    """With what they are; the note goes, and what was there stays."""
+    refused = {
+        "text.png": b"no image",
+        "a.heic": b"\0\0\0\x18ftypheic",
+        "empty.jpg": b"",
+        "large.png": bytes(70_000_000),
+    }
     side = int(MAX_PIXELS**0.5) + 8
-    Image.new("1", (side, side)).save(tmp_path / "large.png")
-    page.set_input_files("#photograph input[type=file]", tmp_path / "large.png")
-    page.wait_for_selector("text=and at most 64 are taken", timeout=20_000)
+    Image.new("1", (side, side)).save(tmp_path / "wide.png")
+    messages = {
+        "text.png": "This is not a photograph that can be read", "a.heic": "save it as JPEG", "empty.jpg": "is empty",
+        "large.png": "large.png has 70 MB, and at most 64 are taken", "wide.png": "and at most 64 are taken",
+    }  # fmt: skip
+    for begun in (False, True):
+        for name, message in messages.items():
+            if name in refused:
+                (tmp_path / name).write_bytes(refused[name])
+            page.set_input_files("#photograph", tmp_path / name)
+            page.wait_for_selector(f".error:has-text('{message}')", timeout=20_000)
+            page.click("[aria-label=Dismiss]")
+            assert not page.locator(".notice").count()
+        if not begun:
+            page.wait_for_selector("text=Drop a photo")
+            choose(page, save(blue_photo(400, 600), tmp_path / "photo.png"))
+            stroke(page, (0.4, 0.3), (0.4, 0.6))
+    assert painted(page, 400, 600).any()
 
 
 @pytest.mark.parametrize("scale", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_on_a_phone(browser: Browser, server: str, tmp_path: Path, scale: int) -> None:
-    """390 pixels wide, by touch, on a screen of ordinary and of threefold density."""
+    """390 pixels wide, by touch: one finger paints, two zoom and never paint, and all can be hit."""
     options: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     context = browser.new_context(**options, device_scale_factor=scale)
     page = context.new_page()
     page.goto(server)
-    page.wait_for_selector("#complete")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.wait_for_selector("text=Drop a photo")
     path = save(blue_photo(400 * scale, 600 * scale), tmp_path / "photo.png")
     choose(page, path)
-    found = find_photo(page)
-    assert found is not None
-    top, left, bottom, right = found
+    size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+    assert size[0] <= 390 and size[1] <= 844
+    buttons = [button.bounding_box() for button in page.locator(".editor button:visible").all()]
+    assert len(buttons) > 10 and all(box and box["width"] >= 44 and box["height"] >= 44 for box in buttons)
+    top, left, bottom, right = find_photo(page)
+    assert right - left > 370 * scale
     touch = context.new_cdp_session(page)
-    y = (top + bottom) / 2
-    for kind, x in (
-        ("touchStart", 0.4),
-        *(("touchMove", 0.4 + 0.02 * step) for step in range(10)),
-        ("touchEnd", None),
-    ):
-        points = [] if x is None else [{"x": left + x * (right - left), "y": y}]
-        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
-    page.wait_for_timeout(500)
-    painted = strokes_on_screen(page, 400 * scale, 600 * scale)
-    assert painted.any()
-    assert f"{600 * scale}×{400 * scale} pixels" in press_complete(page)
+
+    def swipe(*fingers: tuple[float, float]) -> None:
+        """Each finger from a share of the photograph's width to another."""
+        y = at(page, 0.5, 0)[1]
+        for step in range(10):
+            kind = ("touchStart", *["touchMove"] * 8, "touchEnd")[step]
+            places = [begin + step / 8 * (end - begin) for begin, end in fingers] if step < 9 else []
+            points = [{"x": x, "y": y, "id": number} for number, x in enumerate(places)]
+            touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    xs = [at(page, 0, share)[0] for share in (0.3, 0.4, 0.6, 0.7)]
+    swipe((xs[1], xs[0]), (xs[2], xs[3]))
+    assert not painted(page, 40, 60).any() and find_photo(page) != (top, left, bottom, right)
+    page.click("[data-do=fit]")
+    assert find_photo(page) == (top, left, bottom, right)
+    swipe((xs[1], xs[2]))
+    strokes = painted(page, 400 * scale, 600 * scale)
+    assert strokes.any() and f"{600 * scale}×{400 * scale}, everything" in press_remove(page)
     difference = changed(path, download(page, tmp_path / "out.png"))
-    assert difference.any() and not (difference & ~widened(painted, 12 * scale)).any()
+    assert difference.any() and not (difference & ~widened(strokes, 12 * scale)).any()
     context.close()
 
 
@@ -731,12 +875,11 @@ def test_large_and_turned_photographs(page: Page, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6
     phone = save(blue_photo(400, 600), tmp_path / "phone.jpg", quality=95, exif=exif)
-    for path, shown in ((large, (4000, 6000)), (phone, (600, 400))):
+    for path, size in ((large, (4000, 6000)), (phone, (600, 400))):
         choose(page, path)
         stroke(page, (0.4, 0.3), (0.5, 0.6))
-        painted = strokes_on_screen(page, *shown)
-        assert f"{shown[1]}×{shown[0]} pixels" in press_complete(page)
-        page.wait_for_timeout(500)
+        strokes = painted(page, *size)
+        assert f"{size[1]}×{size[0]}, everything else untouched" in press_remove(page)
         result = download(page, tmp_path / "out.png")
         with Image.open(result) as completed, Image.open(path) as before:
             assert completed.size == before.size
@@ -744,75 +887,158 @@ def test_large_and_turned_photographs(page: Page, tmp_path: Path) -> None:
         difference = changed(path, result)
         if path == phone:
             difference = np.rot90(difference, -1)
-        assert difference[painted].mean() > 0.8
-        assert not (difference & ~widened(painted, max(shown) // 50)).any()
-        page.click("#other")
-        page.wait_for_selector("#photograph input[type=file]", state="attached")
+        assert difference[strokes].mean() > 0.8
+        assert not (difference & ~widened(strokes, max(size) // 50)).any()
+        assert download(page, tmp_path / "out.jpg", "JPEG").stat().st_size < 0.8 * result.stat().st_size
 
 
-def test_snap_in_the_page(page: Page, tmp_path: Path) -> None:
-    """A rough stroke over a disc completes the disc."""
+def test_many_photographs(page: Page, tmp_path: Path) -> None:
+    """One mask for all or each its own, all completed by one press, and one zip of them."""
+    paths = [save(blue_photo(200, 300 + number), tmp_path / f"{number}.png") for number in range(3)]
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
+    page.set_input_files("#photograph", [paths[0], tmp_path / "a.pdf", *paths[1:]])
+    page.wait_for_selector(".error:has-text('a.pdf: This is a PDF document')", timeout=20_000)
+    assert page.locator(".thumbnails button").count() == 3
+    stroke(page, (0.4, 0.3), (0.4, 0.6))
+    page.click("text=Same strokes for all")
+    page.wait_for_selector("text=All 3 photographs have these strokes.")
+    page.click(".thumbnails button >> nth=2")
+    assert painted(page, 200, 302).any()
+    page.keyboard.press("Control+z")
+    assert not painted(page, 200, 302).any()
+    stroke(page, (0.8, 0.3), (0.8, 0.6))
+    own = painted(page, 200, 302)
+    page.click("text=Remove in all")
+    page.wait_for_selector("text=/Removed from 3 photographs in .* s, everything else untouched/", timeout=60_000)
+    assert page.locator(".thumbnails button[aria-label*=completed]").count() == 3
+    with zipfile.ZipFile(download(page, tmp_path / "all.zip", "in one zip")) as together:
+        names = together.namelist()
+        together.extractall(tmp_path)
+    assert names == [f"{number}_completed.png" for number in range(3)]
+    differences = [changed(path, tmp_path / name) for path, name in zip(paths, names, strict=True)]
+    assert all(difference.any() and not difference[150:].any() for difference in differences[:2])
+    assert differences[2][own].mean() > 0.9 and not (differences[2] & ~widened(own, 10)).any()
+    page.reload()
+    page.wait_for_selector("text=are back", timeout=20_000)
+    assert page.locator(".thumbnails button[aria-label*=completed]").count() == 3
+
+
+def test_select_object(page: Page, tmp_path: Path) -> None:
+    """A rough stroke over a disc becomes the disc, which can be undone."""
     photo = blue_photo(400, 600)
     y, x = np.mgrid[:400, :600]
     disc = (y - 200) ** 2 + (x - 300) ** 2 < 60**2
     photo[disc] = [20, 140, 150]
-    path = save(photo, tmp_path / "photo.png")
-    choose(page, path)
-    page.click("text=Options")
-    page.check("text=Snap to the object under the strokes")
-    stroke(page, (0.49, 0.475), (0.51, 0.525))
-    painted = strokes_on_screen(page, 400, 600)
-    press_complete(page)
-    difference = changed(path, download(page, tmp_path / "out.png"))
-    assert (painted & disc).sum() < 0.8 * disc.sum()
-    assert difference[disc].mean() > 0.95 and not (difference & ~widened(disc | painted, 12)).any()
+    choose(page, save(photo, tmp_path / "photo.png"))
+    page.click("[aria-label='Select object']")
+    page.wait_for_selector("text=Paint roughly over an object first")
+    stroke(page, (0.42, 0.43), (0.58, 0.57))
+    rough = painted(page, 400, 600)
+    page.keyboard.press("s")
+    page.wait_for_selector(".progress", state="hidden")
+    found = painted(page, 400, 600)
+    assert (rough & disc).sum() < 0.8 * disc.sum() and (found & disc).sum() / (found | disc).sum() > 0.95
+    page.keyboard.press("Control+z")
+    assert np.array_equal(painted(page, 400, 600), rough)
 
 
 def test_cancel(page: Page, server: str, tmp_path: Path) -> None:
-    """While others are served, a visitor goes away; nothing comes, and the page goes on working."""
+    """While others are served one sees one's place in line, and goes away; the strokes stay. Opening does not wait."""
     choose(page, save(blue_photo(400, 600), tmp_path / "photo.png"))
     stroke(page, (0.4, 0.3), (0.5, 0.6))
-    slow = uploads(server, blue_photo(900, 900), square(900, 900, 50, 800))
+    before = painted(page, 400, 600)
+    path = upload(server, encode(blue_photo(300, 300)), "a.png")
+    slow = uploads(server, blue_photo(700, 700), square(700, 700, 50, 600))
     with ThreadPoolExecutor() as pool:
         others = [pool.submit(call, server, "complete", [*slow, True, 0, False]) for _ in range(3)]
-        page.wait_for_timeout(500)
-        page.click("#complete")
-        page.wait_for_selector("text=/queue: \\d+\\/\\d+/", timeout=20_000)  # the place in line
-        page.click("#cancel")
+        page.wait_for_timeout(200)
+        page.click("[data-do=remove]")
+        page.wait_for_selector("text=/Waiting: \\d+ before you/", timeout=20_000)
+        assert succeeded(Session(server).open(path)) and not others[-1].done()
+        page.keyboard.press("Escape")
+        page.wait_for_selector("text=Cancelled")
         assert all("event: complete" in other.result() for other in others)
-    page.wait_for_timeout(1500)
-    assert page.input_value("#message textarea") == ""
-    assert "600×400 pixels" in press_complete(page)
+    assert np.array_equal(painted(page, 400, 600), before)
+    assert "600×400" in press_remove(page)
 
 
 def test_by_keyboard_and_screen_reader(page: Page, tmp_path: Path) -> None:
-    """All that can be pressed has a name and is reached by the tab key; a sample is completed by keys alone."""
+    """All that can be pressed has a name of its own and is reached by the tab key; keys alone paint and remove."""
     choose(page, save(blue_photo(400, 600), tmp_path / "photo.png"))
-    page.click("text=Options")
-    nameless = page.evaluate(
-        """[...document.querySelectorAll('button, input:not([type=file]), textarea')].filter(e => e.offsetParent
-        && !(e.getAttribute('aria-label') || e.title || e.innerText || e.labels?.[0]?.innerText || e.placeholder))
-        .map(e => e.outerHTML)"""
+    page.click("[data-do=options]")
+    page.click("text=Advanced")
+    names = page.evaluate(
+        """[...document.querySelectorAll('.editor :is(button, input, canvas)')].filter(e => e.offsetParent)
+        .map(e => e.getAttribute('aria-label') || e.innerText || e.labels?.[0]?.innerText)"""
     )
-    assert nameless == []
-    page.reload()
-    page.wait_for_selector("#complete")
-    reached = []
-    for _ in range(40):
+    assert all(names) and len(set(names)) == len(names)
+    page.keyboard.press("Escape")
+    page.locator(".stage canvas").focus()
+    for key in (*["Shift+ArrowLeft"] * 3, "Enter", *["Shift+ArrowRight"] * 5, "Enter"):
+        page.keyboard.press(key)
+    assert painted(page, 400, 600)[192:208, 300].all()
+    for key, value in (("]", "44"), ("[", "37")):
+        page.keyboard.press(key)
+        assert page.inner_text(".bottom > .size output") == value
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("text=Removed in", timeout=60_000)
+    page.keyboard.press("?")
+    assert "Hold and drag to pan" in page.inner_text("dialog")
+    page.keyboard.press("Escape")
+    reached = set()
+    for _ in range(50):
         page.keyboard.press("Tab")
-        reached.append(page.evaluate("document.activeElement.innerText"))
-        if reached[-1] == "Remove the tower":
-            break
-    assert "Complete" in reached
-    page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#message textarea').value != ''", timeout=60_000)
+        reached.add(page.evaluate("document.activeElement.dataset.do ?? ''"))
+    assert {"open", "undo", "compare", "download", "help", "fit", "options", "remove"} <= reached
 
 
-def test_a_file_that_is_too_large(page: Page, tmp_path: Path) -> None:
-    (tmp_path / "large.png").write_bytes(bytes(70_000_000))
-    page.set_input_files("#photograph input[type=file]", tmp_path / "large.png")
-    page.wait_for_selector("text=exceed the maximum allowed size", timeout=20_000)
-    assert page.locator("#complete").is_enabled()
+def test_zoom_pan_and_paste(page: Page, tmp_path: Path) -> None:
+    """The wheel zooms where it is, Space drags without painting, and a photograph can be pasted or dropped."""
+    content = encode(blue_photo(400, 600))
+    for kind in ("paste", "drop"):
+        page.evaluate(
+            """([kind, content]) => {
+                const given = new DataTransfer();
+                const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+                given.items.add(new File([bytes], `${kind}.png`, { type: "image/png" }));
+                const event = new (kind === "paste" ? ClipboardEvent : DragEvent)(
+                    kind, { clipboardData: given, dataTransfer: given, bubbles: true, cancelable: true });
+                document.querySelector(".stage canvas").dispatchEvent(event);
+            }""",
+            [kind, base64.b64encode(content).decode()],
+        )
+        page.wait_for_selector(f".name:has-text('{kind}.png')", timeout=20_000)
+    top, left, bottom, right = find_photo(page)
+    page.mouse.move(*at(page, 0.5, 0.5))
+    page.mouse.wheel(0, 500)
+    smaller = find_photo(page)
+    assert smaller[0] > top + 20 and abs((smaller[1] + smaller[3]) - (left + right)) < 6
+    page.keyboard.down("Space")
+    page.mouse.down()
+    page.mouse.move(*at(page, 0.8, 0.5), steps=3)
+    page.mouse.up()
+    page.keyboard.up("Space")
+    page.mouse.move(5, 5)
+    assert find_photo(page)[0] > smaller[0] + 40 and not painted(page, 400, 600).any()
+    page.keyboard.press("0")
+    assert find_photo(page) == (top, left, bottom, right)
+    stroke(page, (-0.02, 0.3), (0.2, 0.3))  # begun outside the photograph
+    assert painted(page, 400, 600)[:60].any()
+
+
+def test_what_is_sent(page: Page, tmp_path: Path) -> None:
+    """A completion is two requests, and what comes back is what was completed."""
+    choose(page, save(make_photo(321, 481), tmp_path / "photo.png"))
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    received: list[float] = []
+    sent: list[Any] = []
+    network.on("Network.dataReceived", lambda event: received.append(event["dataLength"]))
+    network.on("Network.requestWillBeSent", lambda event: sent.append(event["request"]))
+    stroke(page, (0.3, 0.3), (0.7, 0.7))
+    press_remove(page)
+    assert len(sent) == 2, [request["url"] for request in sent]
+    assert len(sent[0]["postData"]) < 4000 and sum(received) < 100_000
 
 
 @pytest.mark.slow

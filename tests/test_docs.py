@@ -49,6 +49,18 @@ def test_pages(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert (page.parent / target).exists(), target
 
 
+def test_flags_of_other_scripts_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """The table of docs/training.md, left column."""
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    table = page.split("| there | here |")[1].split("\n\n")[0]
+    flags = [flag for row in table.splitlines()[2:] for flag in re.findall(r"`(--\w+)", row.split("|")[1])]
+    assert len(flags) > 20
+    for flag in flags:
+        with pytest.raises(SystemExit):
+            make_parser(["train"]).parse_args(["train", "--data", "x", "--output", "y", flag, "--unknown"])
+        assert flag not in capsys.readouterr().err.partition("unrecognized arguments: ")[2]
+
+
 def test_commands_are_found() -> None:
     found = [arguments for page in PAGES for arguments in commands(page)]
     assert {arguments[0] for arguments in found} >= {"complete", "train", "evaluate", "study", "push", "export"}

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from safetensors.torch import load_file, save_file
 
 from glcic_hub import GLCICPipeline
@@ -121,10 +124,48 @@ def test_a_push_leaves_nothing_of_the_model_before(
     hub.add("user/model", {**model_files(model_folder), **others})
     start()(model=str(PRETRAINED), push_to="user/model")
     files = hub.files("user/model")
-    assert set(files) == {"config.json", "model.safetensors", "README.md", "before-after.jpg", "notes.md"}
+    assert set(files) == {"config.json", "model.safetensors", "README.md", "LICENSE", "before-after.jpg", "notes.md"}
+    assert files["LICENSE"] == (PRETRAINED / "LICENSE").read_bytes()
     data = ModelCard(files["README.md"].decode()).data.to_dict()  # type: ignore[no-untyped-call]
     assert data["model-index"][0]["name"] == "user/model" and data["license"] == "other"
     assert "4,763 photographs" in files["README.md"].decode()
+
+
+def test_the_packaged_weights_are_pushed_whole(hub: LocalHub, start: Callable[..., Client]) -> None:
+    """With license and recipes, and under the model's name; a license that was put there by hand stays."""
+    hub.add("user/model", {"LICENSE.md": b"mine"})
+    start()(push_folder=str(PRETRAINED), push_to="user/model")
+    files = hub.files("user/model")
+    expected = {"config.json", "model.safetensors", "README.md", "before-after.jpg", "LICENSE", "LICENSE.md"}
+    assert set(files) == expected | {f"recipe-{number}.yaml" for number in range(1, 9)}
+    card = files["README.md"].decode()
+    check_card(card, "user/model")
+    assert "--model user/model" in card and "license_link: LICENSE\n" in card and "from_pretrained()" not in card
+    assert ModelCard(card).data.to_dict()["model-index"][0]["name"] == "user/model"  # type: ignore[no-untyped-call]
+
+
+def test_a_card_that_the_hub_refuses_leaves_nothing_behind(
+    hub: LocalHub, start: Callable[..., Client], model_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    license_ = {"license": "other", "license_name": "my license", "license_link": "LICENSE"}
+    (folder / "config.json").write_text(json.dumps(config | {"training": {"license": license_}}))
+    client = start()
+    sentence = 'ValueError: the Hub refuses the metadata of README.md: - Error: "license_name" must be lower case'
+    assert client(model=str(folder), push_to="user/new")["error"].startswith(sentence)
+    for card, wrong in (
+        ("license: mit\nlicense_link: README.md", '"license_link" must be one of [LICENSE, LICENSE.md]'),
+        ("license: free", '"license" must be one of ['),
+        ("base_model: a folder", '"base_model" with value "a folder" is not valid'),
+        ("license: [mit", "while parsing a flow sequence"),
+    ):
+        (folder / "README.md").write_text(f"---\n{card}\n---\n# A model\n")
+        error = client(push_folder=str(folder), push_to="user/new")["error"]
+        assert error.startswith("ValueError: the Hub refuses the metadata of README.md: ") and wrong in error
+        assert "\n" not in error
+    assert not hub.repositories
 
 
 def test_folders_have_no_revisions_and_tokens_are_not_printed(model_folder: Path) -> None:
@@ -407,16 +448,17 @@ def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
         "spaces/user/demo"
     )
     files = hub.files("spaces/user/demo")
-    named = {"README.md", "requirements.txt", "packages.txt", "app.py", "setup.py", "glcic_hub"}
+    named = {"README.md", "requirements.txt", "packages.txt", "app.py", "setup.py", "LICENSE", "glcic_hub"}
     assert {path.split("/")[0] for path in files} == named
     assert {"glcic_hub/pretrained/model.safetensors", "glcic_hub/completion/_exemplars.cpp"} <= set(files)
     assert not any("__pycache__" in path or path.endswith((".so", ".pyd")) for path in files)
     readme = files["README.md"].decode()
     details = yaml.safe_load(readme.split("---")[1])
     assert details["sdk"] == "gradio" and details["app_file"] == "app.py"
-    assert details["python_version"] == "{}.{}".format(*sys.version_info)
+    assert details["license_link"] == "LICENSE" and files["LICENSE"] == (PRETRAINED / "LICENSE").read_bytes()
     requirements = files["requirements.txt"].decode()
-    assert re.search(r"^torch==[\d.]+$", requirements, re.MULTILINE) and "pytest" not in requirements
+    check_space_versions(details, requirements)
+    assert f"Python {details['python_version']}, PyTorch 2.8.0 and Gradio {details['sdk_version']} are" in readme
     for name in ("app.py", "setup.py"):
         assert files[name] == (ROOT / name).read_bytes()
     build_system = re.search(r"\[build-system\]\nrequires = (.*)", (ROOT / "pyproject.toml").read_text())
@@ -426,6 +468,23 @@ def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
         (tmp_path / path).write_bytes(content)
     shutil.copy(_exemplars.__file__, tmp_path / "glcic_hub" / "completion")  # as if it had been started before
     run_space(tmp_path)
+
+
+def check_space_versions(details: dict[str, str], requirements: str) -> None:
+    """Python and PyTorch are of those that ZeroGPU offers (hub-docs, spaces-zerogpu.md), and all else runs on them."""
+    assert details["python_version"] == "3.10.13"
+    pins = {pin.name: pin.specifier for pin in map(Requirement, requirements.splitlines())}
+    assert str(pins["torch"]) in {f"=={version}" for version in ("2.6.0", "2.7.1", "2.8.0")}
+    assert "pytest" not in pins
+    for line in metadata.requires("glcic-hub") or ():
+        needed = Requirement(line)
+        if needed.marker is None:
+            installed = metadata.version(needed.name).partition("+")[0]
+            assert needed.name == "torch" or pins[needed.name].contains(installed)
+            exact = str(pins[needed.name]).startswith("==")
+            runs = SpecifierSet(metadata.metadata(needed.name)["Requires-Python"]).contains("3.10.13")
+            assert runs == exact, needed.name
+            assert not exact or needed.specifier.contains(str(pins[needed.name]).removeprefix("=="))
 
 
 def run_space(folder: Path) -> None:

@@ -12,11 +12,11 @@ import pytest
 import tifffile
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.images.before_after import side_by_side
-from glcic_hub.images.files import save_image
+from glcic_hub.images.files import load_image, save_image
 from glcic_hub.images.processing import open_image
 from glcic_hub.pipeline import Blend, Detail
 from tests.conftest import equal, make_hole, make_photo
@@ -457,6 +457,138 @@ def test_planar_16_bit_colour_is_refused(pipe: GLCICPipeline, tmp_path: Path) ->
     tifffile.imwrite(tmp_path / "photo.tif", colour, photometric="rgb", planarconfig="separate")
     with pytest.raises(ValueError, match=r"photo\.tif: it has 16 bits a channel|cannot read .*photo\.tif"):
         pipe(tmp_path / "photo.tif", make_hole(HEIGHT, WIDTH))
+
+
+BANDS = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 6), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("values", "photometric", "extra", "message"),
+    [
+        (BANDS[..., :4], "rgb", ["unspecified"], "4 bands, of which 1 would be lost; save it with those of RGB"),
+        (BANDS[..., :5], "rgb", ["unassalpha", "unspecified"], "5 bands, of which 1 would be lost"),
+        (BANDS, "separated", ["unspecified", "unspecified"], "6 bands, of which 2 would be lost"),
+        (BANDS[..., :2], "minisblack", ["unspecified"], r"TIFF of a kind that is not read \(2 × 8 bits"),
+        (BANDS[..., :3] / np.float32(255), "rgb", [], r"TIFF of a kind that is not read \(3 × 32 float bits"),
+        (BANDS[..., 0] / 255, "minisblack", [], r"TIFF of a kind that is not read \(1 × 64 float bits"),
+    ],
+)
+@pytest.mark.parametrize("big", [False, True])
+def test_tiffs_of_other_bands_are_refused(
+    pipe: GLCICPipeline,
+    tmp_path: Path,
+    values: NDArray[Any],
+    photometric: Any,
+    extra: list[Any],
+    message: str,
+    big: bool,
+) -> None:
+    path = tmp_path / "photo.tif"
+    layout: Any = {"planarconfig": "contig"} if values.ndim == 3 else {}
+    tifffile.imwrite(path, values, photometric=photometric, extrasamples=extra, bigtiff=big, **layout)
+    with pytest.raises(ValueError, match=rf"cannot read .*photo\.tif: .*{message}"):
+        pipe(path, make_hole(HEIGHT, WIDTH))
+
+
+def test_planes_that_pillow_leaves_out(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    planes = np.moveaxis(BANDS[..., :4], 2, 0)
+    options: Any = {"planarconfig": "separate", "extrasamples": ["unspecified"], "compression": "zlib"}
+    tifffile.imwrite(tmp_path / "photo.tif", planes, photometric="rgb", **options)
+    with pytest.raises(ValueError, match="4 bands, of which 1 would be lost"):
+        pipe(tmp_path / "photo.tif", make_hole(HEIGHT, WIDTH))
+
+
+def test_tags_of_a_tiff_that_are_not_kept_are_named(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    tags: Any = [(33550, 12, 3, (1.0, 1.0, 0.0), True), (34735, 3, 4, (1, 1, 0, 0), True), (65000, 3, 1, 7, True)]
+    tifffile.imwrite(tmp_path / "photo.tif", np.array(RGB), description="A field", metadata=None, extratags=tags)
+    with pytest.warns(UserWarning) as caught:
+        result = pipe(tmp_path / "photo.tif", make_hole(HEIGHT, WIDTH))
+    expected = "not kept of the TIFF's tags: ModelPixelScaleTag (33550), GeoKeyDirectoryTag (34735), unknown (65000)"
+    assert [str(warning.message) for warning in caught] == [expected]
+    assert result.getexif()[0x010E] == "A field"
+
+
+def test_an_unknown_compression_is_said(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "photo.tif", np.array(RGB))
+    content = (tmp_path / "photo.tif").read_bytes()
+    entry = struct.pack("<HHIH", 259, 3, 1, 1)
+    assert content.count(entry) == 1
+    (tmp_path / "photo.tif").write_bytes(content.replace(entry, struct.pack("<HHIH", 259, 3, 1, 34712)))
+    with pytest.raises(ValueError, match=r"TIFF of a kind that is not read \(3 × 8 bits, compression 34712\)"):
+        pipe(tmp_path / "photo.tif", make_hole(HEIGHT, WIDTH))
+
+
+def test_bits_that_pillow_would_lose(tmp_path: Path) -> None:
+    """AVIF of 10 bits a channel, grey TIFF of 12; of a BMP 16 bits are those of all channels together."""
+    RGB.save(tmp_path / "photo.avif")
+    content = bytearray((tmp_path / "photo.avif").read_bytes())
+    assert load_image(tmp_path / "photo.avif").size == RGB.size
+    content[content.index(b"av1C") + 6] |= 0x40
+    depths = content.index(b"pixi") + 9
+    content[depths : depths + 3] = b"\x0a\x0a\x0a"
+    (tmp_path / "photo.avif").write_bytes(content)
+    with pytest.raises(ValueError, match="10 bits a channel, of which 2 would be lost"):
+        load_image(tmp_path / "photo.avif")
+
+    head = struct.pack("<IiiHHIIiiII3I", 40, 8, 4, 1, 16, 3, 64, 0, 0, 0, 0, 0xF800, 0x07E0, 0x001F)
+    (tmp_path / "photo.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 130, 0, 0, 66) + head + b"\xe0\x07" * 32)
+    assert load_image(tmp_path / "photo.bmp").getpixel((0, 0)) == (0, 255, 0)
+
+    tifffile.imwrite(tmp_path / "photo.tif", np.zeros((8, 8), np.uint16))
+    content = bytearray((tmp_path / "photo.tif").read_bytes())
+    place = content.index(struct.pack("<HHIH", 258, 3, 1, 16))
+    content[place + 8] = 12
+    (tmp_path / "photo.tif").write_bytes(content)
+    with pytest.raises(ValueError, match="12 bits a channel; save it with 8 or 16"):
+        load_image(tmp_path / "photo.tif")
+
+
+COLOUR_CHUNKS = {
+    b"cICP": bytes([12, 13, 0, 1]),
+    b"gAMA": struct.pack(">I", 45455),
+    b"cHRM": struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6001),
+    b"sRGB": b"\1",
+}
+
+
+@pytest.mark.parametrize("names", [[name] for name in COLOUR_CHUNKS] + [list(COLOUR_CHUNKS)])
+@pytest.mark.parametrize("opened", [False, True])
+def test_what_a_png_says_of_its_colours(pipe: GLCICPipeline, tmp_path: Path, names: list[bytes], opened: bool) -> None:
+    """It goes from PNG to PNG byte for byte; other formats do not hold it, which is said."""
+    chunks = PngImagePlugin.PngInfo()
+    for name in names:
+        chunks.add(name, COLOUR_CHUNKS[name])
+    path = tmp_path / "photo.png"
+    RGB.save(path, pnginfo=chunks)
+    with Image.open(path) as image:
+        result = pipe(image if opened else path, make_hole(HEIGHT, WIDTH))
+    save_image(result, tmp_path / "result.png")
+    content = (tmp_path / "result.png").read_bytes()
+    for name, expected in COLOUR_CHUNKS.items():
+        begin = content.find(name) + 4
+        assert (content[begin : begin + len(expected)] == expected) == (name in names)
+    with pytest.warns(UserWarning, match=rf"result\.webp: WEBP does not hold the image's .*{names[-1].decode()}"):
+        save_image(result, tmp_path / "result.webp")
+
+
+def test_the_colours_of_an_avif_go_to_png(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    RGB.save(tmp_path / "photo.avif", quality=100)
+    content = bytearray((tmp_path / "photo.avif").read_bytes())
+    for primaries, chunks in ((1, 0), (12, 1)):  # sRGB and Display P3
+        content[content.index(b"colrnclx") + 9] = primaries
+        (tmp_path / "photo.avif").write_bytes(content)
+        result = pipe(tmp_path / "photo.avif", make_hole(HEIGHT, WIDTH))
+        save_image(result, tmp_path / "result.png", overwrite=True)
+        assert (tmp_path / "result.png").read_bytes().count(b"cICP" + bytes([primaries, 13, 0, 1])) == chunks
+
+
+@pytest.mark.parametrize("dpi", [(70_000, 70_000), (0.1, 0.1)])
+def test_a_resolution_that_jpeg_would_turn_into_another(tmp_path: Path, dpi: tuple[float, float]) -> None:
+    image = RGB.copy()
+    image.info["dpi"] = dpi
+    save_image(image, tmp_path / "result.jpg")
+    with Image.open(tmp_path / "result.jpg") as saved:
+        assert "dpi" not in saved.info
 
 
 @pytest.mark.parametrize("transparency", [200, bytes([254] * 8), bytes(100)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from glcic_hub.images.masks import open_mask, random_rectangle
 from glcic_hub.images.processing import ImageLike
@@ -47,7 +47,12 @@ def transparent_strokes() -> Image.Image:
         Image.fromarray(HOLE.astype(np.uint8)),
         Image.fromarray(HOLE).convert("RGB"),
         Image.fromarray(HOLE).convert("L").quantize(2),
+        HOLE.astype(np.uint16) * 65535,
+        HOLE.astype(np.uint16) * 255,
+        torch.from_numpy(HOLE).int() * 255,
         Image.fromarray(HOLE.astype(np.uint16) * 65535),
+        Image.fromarray(HOLE.astype(np.uint16) * 255),
+        Image.fromarray(HOLE.astype(np.uint16)),
         Image.fromarray(HOLE.astype(np.int32)),
         Image.fromarray(HOLE.astype(np.int32) * 255),
         Image.fromarray(HOLE.astype(np.int32) * 65535),
@@ -67,9 +72,9 @@ def soft_disc() -> tuple[Image.Image, NDArray[np.bool_]]:
     return soft, np.asarray(soft) > 51
 
 
-def as_jpeg(image: Image.Image) -> Image.Image:
+def as_jpeg(image: Image.Image, quality: int = 75) -> Image.Image:
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=75)
+    image.save(file, "JPEG", quality=quality)
     return Image.open(file)
 
 
@@ -114,6 +119,77 @@ def test_whole_numbers_are_read_as_their_fractions(invert: bool) -> None:
     assert np.array_equal(open_mask(levels, invert=invert), open_mask(fractions, invert=invert))
     binary = np.array([[0, 1]], np.uint8)
     assert open_mask(binary, invert=invert).tolist() == [[invert, not invert]]
+
+
+def in_colour(*colour: int) -> Image.Image:
+    """Strokes of a colour on black."""
+    return Image.fromarray(HOLE[..., None] * np.array(colour, np.uint8))
+
+
+@pytest.mark.parametrize(
+    "colour",
+    [(255, 0, 0), (0, 0, 255), (128, 0, 0), (0, 0, 128), (64, 0, 0), (0, 0, 1)],
+    ids=lambda colour: str(colour),
+)
+def test_the_greatest_channel_counts(colour: tuple[int, int, int]) -> None:
+    image = in_colour(*colour)
+    assert np.array_equal(open_mask(image), HOLE)
+    assert np.array_equal(open_mask(image.quantize(2)), HOLE)
+    image.putalpha(Image.fromarray(HOLE))
+    assert np.array_equal(open_mask(image), HOLE)
+
+
+def labels(*levels: int) -> NDArray[np.uint8]:
+    """A rectangle of each level on black."""
+    mask = np.zeros((60, 40 * len(levels)), np.uint8)
+    for index, level in enumerate(levels):
+        mask[10:40, 40 * index + 5 : 40 * index + 30] = level
+    return mask
+
+
+def test_labels_of_a_palette() -> None:
+    """The colours of PASCAL VOC: label 1 is dark red, label 64 so dark that it is not taken, which is said."""
+    palette = [
+        int(f"{label:08b}"[7 - bit :: -3][:3].ljust(3, "0"), 2) << 5 for label in range(256) for bit in range(3)
+    ]
+    image = Image.fromarray(labels(1, 2, 15))
+    image.putpalette(palette)
+    assert np.array_equal(open_mask(image), labels(1, 2, 15) > 0)
+    image = Image.fromarray(labels(1, 64, 2))
+    image.putpalette(palette)
+    with pytest.warns(UserWarning, match="750 pixels of the mask are marked by values of up to 32 of 255"):
+        assert np.array_equal(open_mask(image), labels(1, 0, 2) > 0)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float32])
+@pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize(
+    ("levels", "taken"), [((1, 2), (0, 0)), ((40, 255), (0, 255)), ((1, 9, 20, 255), (0, 0, 0, 255))]
+)
+def test_marks_that_are_too_dark_are_named(
+    dtype: type, invert: bool, levels: tuple[int, ...], taken: tuple[int, ...]
+) -> None:
+    mask = (255 - labels(*levels)) if invert else labels(*levels)
+    with pytest.warns(UserWarning, match=rf"{750 * taken.count(0)} pixels of the mask are marked"):
+        hole = open_mask((mask / 255 if dtype is np.float32 else mask).astype(dtype), invert=invert)
+    assert np.array_equal(hole, labels(*taken) > 0)
+
+
+def test_soft_edges_and_noise_are_no_dark_marks() -> None:
+    """Feathers, antialiasing and JPEG leave pixels below the threshold, too; no warning, which would be an error."""
+    square = np.zeros((400, 400), np.uint8)
+    square[150:250, 120:260] = 255
+    image = Image.fromarray(square)
+    for radius in (1, 3, 10, 40, 90):
+        open_mask(image.filter(ImageFilter.GaussianBlur(radius)))
+        open_mask(ImageOps.invert(image.filter(ImageFilter.GaussianBlur(radius))), invert=True)
+    for quality in (10, 30, 75):
+        open_mask(as_jpeg(image, quality))
+        open_mask(as_jpeg(image.convert("RGB"), quality))
+    random = np.random.default_rng(0)
+    open_mask(np.maximum(square, random.integers(0, 4, square.shape).astype(np.uint8)))
+    open_mask(np.maximum(square, 16))  # black in video
+    open_mask(np.tile(np.arange(256, dtype=np.uint8), (64, 1)))
 
 
 def test_missing_mask(tmp_path: Path) -> None:

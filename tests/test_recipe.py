@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from glcic_hub.training.recipe import Recipe, recipe_names
-from glcic_hub.training.trainer import learning_rate_at
 from tests.conftest import ROOT
 from tests.training_parts import SMALL
 
@@ -119,8 +118,30 @@ def test_learning_rate() -> None:
         total_steps=2050,
     )
     for phase, begin, greatest in ((1, 0, 0.5), (3, 1050, 0.1)):
-        rates = [learning_rate_at(step, recipe) for step in range(begin, begin + 1000)]
+        rates = [recipe.learning_rate_at(step) for step in range(begin, begin + 1000)]
         assert {recipe.phase_of(step) for step in range(begin, begin + 1000)} == {phase}
         assert rates[0] < 0.01 and max(rates) == pytest.approx(greatest, rel=0.1) and rates[-1] < 1e-5
-    assert learning_rate_at(89_999, Recipe(joint_learning_rate=0.5)) == 1
-    assert learning_rate_at(100_000, Recipe(joint_learning_rate=0.5)) == 0.5
+    assert Recipe(joint_learning_rate=0.5).learning_rate_at(89_999) == 1
+    assert Recipe(joint_learning_rate=0.5).learning_rate_at(100_000) == 0.5
+
+
+def test_steps_may_grow_where_those_done_would_have_been_the_same() -> None:
+    constant = Recipe(completion_steps=4, discriminator_steps=2, total_steps=10)
+    cosine = dataclasses.replace(constant, schedule="cosine")
+    alone = Recipe(completion_steps=4, discriminator_steps=0, total_steps=4)
+    cases: list[tuple[Recipe, Any, int]] = [
+        (constant, {"total_steps": 12}, 10),
+        (constant, {"discriminator_steps": 3, "total_steps": 12}, 6),  # the phase that grows may be under way
+        (constant, {"completion_steps": 5}, 4),
+        (cosine, {"total_steps": 12}, 7),  # its rate falls to the end of phase 3, from its second step on
+        (cosine, {"completion_steps": 5}, 1),
+        (dataclasses.replace(constant, discriminators="none"), {"total_steps": 12}, 8),
+        (alone, {"completion_steps": 6, "total_steps": 6}, 4),
+    ]
+    for begun, grown, most in cases:
+        longer = dataclasses.replace(begun, **grown)
+        allowed = [done for done in range(begun.phase_ends[-1] + 1) if longer.continues(begun, done)]
+        assert allowed == list(range(most + 1)), (begun, grown)
+        assert not begun.continues(longer, 0)  # steps do not become fewer
+    assert not dataclasses.replace(constant, total_steps=12, seed=1).continues(constant, 0)
+    assert not dataclasses.replace(alone, total_steps=6).continues(alone, 0)  # discriminators that it does not have

@@ -24,6 +24,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from glcic_hub import GLCICPipeline
+from glcic_hub.cli.main import main
 from glcic_hub.evaluation.metrics import METRICS
 from glcic_hub.hub.model_files import load_discriminator
 from glcic_hub.training.options import TrainingOptions
@@ -160,6 +161,60 @@ def test_a_resumed_run_equals_an_uninterrupted_one(trained: Path, photographs: P
         assert logs[0] == logs[1]
 
 
+def test_a_run_goes_on_with_more_steps_from_a_chosen_checkpoint_and_a_renamed_folder(
+    trained: Path, photographs: Path, tmp_path: Path
+) -> None:
+    """As if it had had as many from the start; later checkpoints are kept under another name."""
+    run, renamed = tmp_path / "run", tmp_path / "renamed"
+    shutil.copytree(trained, run)
+    shutil.copytree(photographs, renamed)
+    dataclasses.replace(SMALL, total_steps=9).save(run / "recipe.yaml")
+    options = TrainingOptions(resume="checkpoint-00000008", save_every=1, validate_every=2, **QUIET)
+    with pytest.warns(UserWarning, match=r"of later steps, and kept as .*: checkpoint-00000009, checkpoint-0"):
+        train(SMALL, renamed, run, options)
+    assert_same_weights(run / "checkpoint-00000010", trained / "checkpoint-00000010")
+    assert (run / "set-aside-checkpoint-00000009").is_dir()
+    assert Recipe.load(str(run / "recipe.yaml")) == SMALL
+    logs = [[entry["step"] for entry in read_log(folder)] for folder in (run, trained)]
+    assert logs[0] == logs[1]
+
+    (renamed / "00.png").write_bytes((renamed / "01.png").read_bytes())
+    with pytest.raises(ValueError, match=rf"was begun otherwise: data {photographs.name} and renamed$"):
+        train(SMALL, renamed, run, TrainingOptions(resume=True, **QUIET))
+    for missing in ("checkpoint-7", "nothing", tmp_path / "other" / "checkpoint-00000010"):
+        with pytest.raises(FileNotFoundError, match="there is checkpoint-00000009, checkpoint-00000010, or latest"):
+            train(SMALL, photographs, run, TrainingOptions(resume=missing, **QUIET))
+
+
+def test_an_average_of_the_weights_is_saved_and_resumed(photographs: Path, tmp_path: Path) -> None:
+    """As diffusers' EMAModel weighs them; not in phase 2, and training itself is the same as without."""
+    recipe = dataclasses.replace(SMALL, ema=True, completion_steps=3, discriminator_steps=1, total_steps=5)
+    run = tmp_path / "run"
+    train(recipe, photographs, run, TrainingOptions(save_every=1, keep=9, **QUIET))
+    expected: dict[str, torch.Tensor] = {}
+    for step, count in ((1, 0), (2, 1), (3, 2), (5, 3)):
+        for name, tensor in load_file(run / f"checkpoint-0000000{step}" / "completion.safetensors").items():
+            decay = (1 + count) / (10 + count) if count else 0
+            expected[name] = expected.get(name, tensor) * decay + tensor * (1 - decay)
+    average = load_file(run / "checkpoint-00000005" / "average.safetensors")
+    model, trained = (
+        load_file(run / "model" / "model.safetensors"),
+        load_file(run / "checkpoint-00000005" / "completion.safetensors"),
+    )
+    assert average["n_averaged"] == 4
+    for name, tensor in model.items():
+        assert torch.allclose(average[f"module.{name}"], expected[name], atol=1e-6)
+        assert torch.allclose(tensor.float(), expected[name], atol=1e-3)
+    assert any(not torch.allclose(model[name].float(), trained[name], atol=1e-3) for name in model)
+
+    whole = weights_of(run / "checkpoint-00000005")
+    for step in (2, 3, 4, 5):
+        shutil.rmtree(run / f"checkpoint-0000000{step}")
+    train(recipe, photographs, run, TrainingOptions(resume=True, **QUIET))
+    again = weights_of(run / "checkpoint-00000005")
+    assert whole.keys() == again.keys() and all(torch.equal(whole[name], again[name]) for name in whole)
+
+
 def test_a_killed_run_equals_an_uninterrupted_one(photographs: Path, tmp_path: Path) -> None:
     """SIGKILL at a random moment of each phase, then the end; on two threads, in single precision."""
     longer = dataclasses.replace(SMALL, completion_steps=25, discriminator_steps=25, total_steps=75)
@@ -266,19 +321,52 @@ def test_the_script_as_users_launch_it(tmp_path: Path, photographs: Path) -> Non
     assert "holds a run already" in again.stderr
 
 
+def test_a_command_line_as_of_diffusers_trains(photographs: Path, tmp_path: Path) -> None:
+    """Flags of its example scripts, in their spelling; a recipe of narrow networks, so that it does not take long."""
+    run = tmp_path / "run"
+    dataclasses.replace(SMALL, completion_steps=40, discriminator_steps=10, total_steps=100).save(
+        tmp_path / "tiny.yaml"
+    )
+    words = f"""train --dataset_name={photographs} --resolution=32 --random_flip --output_dir={run}
+        --train_batch_size=2 --gradient_accumulation_steps=2 --max_train_steps=4 --learning_rate=1e-2
+        --lr_scheduler=constant --use_ema --mixed_precision=no --checkpointing_steps=3 --checkpoints_total_limit=1
+        --validation_steps=100 --report_to=tensorboard --seed=3 --dataloader_num_workers=0
+        --recipe={tmp_path / "tiny.yaml"}""".split()
+    assert main(words) == 0
+    recipe = Recipe.load(str(run / "recipe.yaml"))
+    steps = {"completion_steps": 2, "discriminator_steps": 1, "total_steps": 4}
+    assert recipe == dataclasses.replace(SMALL, **cast(Any, steps), batch_size=4, ema=True, seed=3)
+    assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-00000004"]
+    assert list((run / "trackers").rglob("events.out.tfevents.*"))
+    assert main([*words, "--resume_from_checkpoint", "latest", "--max_train_steps=5"]) == 0
+    assert Recipe.load(str(run / "recipe.yaml")) == dataclasses.replace(recipe, total_steps=5)
+    assert [path.name for path in run.glob("checkpoint-*")] == ["checkpoint-00000005"]
+
+
 def test_a_run_is_resumed_without_the_model_that_it_started_from(
     photographs: Path, model_folder: Path, tmp_path: Path
 ) -> None:
+    """What it takes over from that model is kept with the run."""
     start = tmp_path / "start"
     shutil.copytree(model_folder, start)
+    config = json.loads((start / "config.json").read_text())
+    license_ = {"license": "other", "license_name": "mine", "license_link": "LICENSE"}
+    config["training"] = {"title": "Faces", "data": "12 faces", "license": license_, "terms": "Ask me."}
+    (start / "config.json").write_text(json.dumps(config))
+    (start / "LICENSE").write_text("by hand")
     tuning = dataclasses.replace(SMALL, completion_steps=0, discriminator_steps=2, total_steps=4)
     train(tuning, photographs, tmp_path / "run", TrainingOptions(start_from=start, **QUIET))
     whole = weights_of(tmp_path / "run" / "checkpoint-00000004")
     shutil.rmtree(tmp_path / "run" / "checkpoint-00000004")
     shutil.rmtree(start)
+    shutil.rmtree(tmp_path / "run" / "model")
     train(tuning, photographs, tmp_path / "run", TrainingOptions(resume=True, **QUIET))
     again = weights_of(tmp_path / "run" / "checkpoint-00000004")
     assert all(torch.equal(whole[name], again[name]) for name in whole)
+    assert (tmp_path / "run" / "model" / "LICENSE").read_text() == "by hand"
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "license_name: mine\n" in card and "| started from | start (Faces) |\n" in card
+    assert "| trained before on | 12 faces |" in card and "it was trained from, start (Faces): Ask me." in card
 
 
 def test_without_discriminators_all_is_phase_1(photographs: Path, tmp_path: Path) -> None:
@@ -296,10 +384,12 @@ def test_pushed_to_the_hub_and_trained_further_from_there(photographs: Path, tmp
         environment = {**ENVIRONMENT, "HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home")}
         environment["HF_HUB_DISABLE_XET"] = "1"
         pushed = run_script(
-            *options, "--output", tmp_path / "run", "--push_to_hub", "user/model", "--push-every", 4, env=environment
-        )
+            *options, "--output", tmp_path / "run", "--push_to_hub", "--hub_model_id", "model", "--hub_private_repo",
+            "--push-every", 4, env=environment,
+        )  # fmt: skip
         assert pushed.returncode == 0, pushed.stderr
         assert hub.repositories["user/model"].titles == ["Step 4", "Step 8", "Trained model"]
+        assert hub.repositories["user/model"].private
         assert set(hub.files("user/model")) == {path.name for path in (tmp_path / "run" / "model").iterdir()}
         card = hub.files("user/model")["README.md"].decode()
         assert 'from_pretrained("user/model")' in card
@@ -308,6 +398,7 @@ def test_pushed_to_the_hub_and_trained_further_from_there(photographs: Path, tmp
         tuned = run_script(*options, "--output", tmp_path / "tuned", "--from", "user/model", *steps, env=environment)
         assert tuned.returncode == 0, tuned.stderr
         assert json.loads((tmp_path / "tuned" / "run.json").read_text())["start"] == "user/model"
+        assert "\nbase_model: user/model\n" in (tmp_path / "tuned" / "model" / "README.md").read_text()
 
         missing = run_script(*options, "--output", tmp_path / "other", "--from", "user/nothing", env=environment)
         assert missing.returncode == 1
@@ -409,6 +500,24 @@ def test_names_that_no_text_can_hold(tmp_path: Path) -> None:
         "",
     ]
     assert "My?photo?graphs, 8 photographs" in (tmp_path / "run" / "model" / "README.md").read_text()
+
+
+def test_accelerates_setting_accumulates(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the flag does, and not by dividing losses alone, which ADADELTA would show."""
+    once = dataclasses.replace(SMALL, optimizer="adadelta", completion_steps=1, discriminator_steps=0, total_steps=1)
+    train(once, photographs, tmp_path / "flag", TrainingOptions(accumulation=2, **QUIET))
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    train(once, photographs, tmp_path / "setting", TrainingOptions(**QUIET))
+    assert_same_weights(*(tmp_path / run / "checkpoint-00000001" for run in ("flag", "setting")))
+
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "auto")
+    with pytest.raises(ValueError, match="STEPS must be a number from 1 on, not 'auto'"):
+        train(once, photographs, tmp_path / "other", TrainingOptions(**QUIET))
+    monkeypatch.delenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match="DeepSpeed splits networks over devices"):
+        train(once, photographs, tmp_path / "other", TrainingOptions(**QUIET))
+    assert not (tmp_path / "other").exists()
 
 
 def test_bad_runs_are_refused(tmp_path: Path, photographs: Path, trained: Path) -> None:

@@ -109,7 +109,7 @@ def load_models(options: argparse.Namespace) -> dict[str, GLCICPipeline]:
 
 
 def baselines(options: argparse.Namespace) -> Sequence[str]:
-    """The baselines that the options name."""
+    """Lists the baselines that the options name."""
     from glcic_hub.evaluation.methods import ALL_BASELINES
 
     return ALL_BASELINES if list(options.baselines) == ["all"] else list(options.baselines)

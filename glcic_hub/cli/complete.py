@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
 from glcic_hub.cli.common import FAILED, OK, add_model, load_pipeline, say
@@ -18,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="?",
         metavar="MASK",
-        help="white = complete; for a folder of images, one mask for all or a folder of masks of the same names",
+        help="white = complete; for a folder of images, one mask for all or a folder of masks, by name",
     )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="a file; for a folder of images a folder"
@@ -64,8 +65,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 
 def _complete_image(options: argparse.Namespace) -> int:
-    from glcic_hub.images.before_after import side_by_side
-    from glcic_hub.images.files import check_output, save_image
+    from glcic_hub.images.before_after import row_size, side_by_side
+    from glcic_hub.images.files import check_fits, check_output, check_sides, load_image, save_image
+    from glcic_hub.images.processing import open_image
     from glcic_hub.images.samples import load_sample
 
     for path in (options.image, options.mask):
@@ -76,14 +78,23 @@ def _complete_image(options: argparse.Namespace) -> int:
         check_output(path, overwrite=options.overwrite)
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ValueError(f"{options.comparison} cannot hold both the result and the comparison")
-    image, mask = load_sample(options.sample) if options.sample else (options.image, options.mask)
+    if options.sample:
+        image, mask = load_sample(options.sample)
+    else:
+        image, mask = load_image(options.image, max_pixels=options.max_pixels), options.mask
+    open_image(image)  # says first what is wrong with the image itself
+    check_fits(options.output, image)
+    if options.comparison is not None:
+        check_sides(options.comparison, row_size(image))
     names = ("detail", "blend", "invert_mask", "large_holes", "max_pixels")
     settings = {name: getattr(options, name) for name in names}
     completed = load_pipeline(options)(image, mask, **settings)
     results = [completed]
     if options.comparison is not None:  # before the result may overwrite the image or the mask
-        shown = side_by_side(image, mask, completed, invert_mask=options.invert_mask, max_pixels=options.max_pixels)
-        results.append(shown)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the mask, which was read before
+            reading = {"invert_mask": options.invert_mask, "max_pixels": options.max_pixels}
+            results.append(side_by_side(image, mask, completed, **reading))
     for result, path in zip(results, outputs, strict=True):
         save_image(result, path, overwrite=options.overwrite)
         print(f"wrote {path}")

@@ -21,8 +21,9 @@ def _run(options: argparse.Namespace) -> int:
     from glcic_hub.demo.folder import use_own_folder
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C, and removes its files
-    use_own_folder()
+    remove_files = use_own_folder()
     with needs("demo", "the demo"):
         from glcic_hub.demo.app import launch, make_demo
     launch(make_demo(options.model), host=options.host, port=options.port, share=options.share)
+    remove_files()  # at once: the process ends when the photograph that is being completed is done
     return OK

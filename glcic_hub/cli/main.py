@@ -25,15 +25,19 @@ COMMANDS = {
 """By name: the module that has the command, its function that adds the options, and a line for `glcic --help`."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, *, script: str | None = None) -> int:
     """Runs the `glcic` command.
+
+    Args:
+        arguments: Those after `glcic`; None takes the process's own.
+        script: What users call instead of `glcic COMMAND`, for the command's help.
 
     Returns:
         The exit code: 0 if all went well; 1 if something failed, with a line on standard error for each failure; 75
         (try again) if training was stopped by SIGTERM and saved; 130 if it was interrupted. Wrong usage exits with 2.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = make_parser(arguments[:1]).parse_args(arguments)
+    options = make_parser(arguments[:1], script).parse_args(arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
@@ -49,11 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return INTERRUPTED
 
 
-def make_parser(commands: Collection[str] = COMMANDS.keys()) -> argparse.ArgumentParser:
+def make_parser(commands: Collection[str] = COMMANDS.keys(), script: str | None = None) -> argparse.ArgumentParser:
     """Makes the parser of the `glcic` command.
 
     Args:
         commands: Those whose options are added. The modules of the others are not imported, which takes seconds.
+        script: What users call instead of `glcic COMMAND`.
     """
     parser = argparse.ArgumentParser(
         prog="glcic", description="Fill holes in photographs and leave the rest alone.", allow_abbrev=False
@@ -63,5 +68,6 @@ def make_parser(commands: Collection[str] = COMMANDS.keys()) -> argparse.Argumen
     for name, (module, add_options, line) in COMMANDS.items():
         command = added.add_parser(name, help=line, allow_abbrev=False)
         if name in commands:
+            command.prog = script or command.prog
             getattr(importlib.import_module(f"glcic_hub.cli.{module}"), add_options)(command)
     return parser

@@ -12,30 +12,57 @@ from glcic_hub.cli.common import OK, PREEMPTED, needs, say
 from glcic_hub.training.options import TrainingOptions
 from glcic_hub.training.recipe import DEFAULT_RECIPE, Recipe, recipe_names
 
+ALIASES = {
+    "data": ("--dataset-name", "--train-data-dir"),
+    "output": ("--output-dir",),
+    "start_from": ("--pretrained-model-name-or-path",),
+    "resume": ("--resume-from-checkpoint",),
+    "workers": ("--dataloader-num-workers",),
+    "accumulation": ("--gradient-accumulation-steps",),
+    "save_every": ("--checkpointing-steps",),
+    "keep": ("--checkpoints-total-limit",),
+    "validate_every": ("--validation-steps",),
+    "trackers": ("--report-to",),
+    "private": ("--hub-private-repo",),
+    "image_size": ("--resolution",),
+    "flip": ("--random-flip",),
+    "schedule": ("--lr-scheduler",),
+    "ema": ("--use-ema",),
+}
+"""What diffusers' example scripts call some options and recipe entries; docs/training.md has the table."""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `glcic train`."""
     parser.set_defaults(run=_run)
     data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data",
-        required=True,
+    _add(
+        data.add_mutually_exclusive_group(required=True),
+        "data",
         metavar="WHERE",
         help="a folder of photographs; or user/name, a dataset on the Hub; or a folder of Parquet files or tar "
         "shards; name:split takes another split than train",
     )
     run = parser.add_argument_group("run")
-    run.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="checkpoints, log, images, model")
+    _add(
+        run.add_mutually_exclusive_group(required=True),
+        "output",
+        type=Path,
+        metavar="FOLDER",
+        help="checkpoints, log, images, model",
+    )
     types = get_type_hints(TrainingOptions)
     for option in dataclasses.fields(TrainingOptions):
-        group = data if option.metadata.get("group") == "data" else run
-        group.add_argument(
-            *option.metadata.get("flags", [_name(option.name)]),
-            dest=option.name,
+        _add(
+            data if option.metadata.get("group") == "data" else run,
+            option.name,
+            option.metadata.get("flag"),
             default=option.default,
             help=_with_default(option.metadata["help"], option.default),
-            **_flag(types[option.name], option.metadata.get("metavar", "N"), on_alone=True),
+            **option.metadata.get("argparse")
+            or _flag(types[option.name], option.metadata.get("metavar", "N"), on_alone=True),
         )
+    _add(run, "hub_model_id", metavar="USER/NAME", help="where to upload it to, if --push-to-hub does not say")
     recipe = parser.add_argument_group("recipe", "what comes out depends on this, and is saved with the run")
     recipe.add_argument(
         "--recipe",
@@ -44,12 +71,32 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     types = get_type_hints(Recipe)
     for entry in dataclasses.fields(Recipe):
-        recipe.add_argument(_name(entry.name), help=entry.metadata["help"], **_flag(types[entry.name]))
+        _add(recipe, entry.name, help=entry.metadata["help"], **_flag(types[entry.name]))
+    _add(
+        recipe,
+        "train_batch_size",
+        type=int,
+        metavar="N",
+        help="batch_size as diffusers' scripts count it: of one process and one part of the accumulation",
+    )
+    _add(
+        recipe,
+        "max_train_steps",
+        type=int,
+        metavar="N",
+        help="total_steps; of a new run the other phases are shortened or lengthened in proportion",
+    )
 
 
-def _name(entry: str) -> str:
-    """Names the flag of an option or a recipe entry."""
-    return "--" + entry.replace("_", "-")
+def _add(group: Any, name: str, flag: str | None = None, **settings: Any) -> None:
+    """Adds an option; it may be spelled with - or _, and called as in diffusers, which the help does not list."""
+    flag = flag or "--" + name.replace("_", "-")
+    group.add_argument(flag, dest=name, **settings)
+    dashed = (flag, *ALIASES.get(name, ()))
+    others = {*dashed, *("--" + alias[2:].replace("-", "_") for alias in dashed)} - {flag}
+    if others:
+        unlisted = {"help": argparse.SUPPRESS, "default": argparse.SUPPRESS}
+        group.add_argument(*sorted(others), dest=name, **{**settings, **unlisted})
 
 
 def _with_default(help_text: str, default: Any) -> str:
@@ -84,13 +131,26 @@ def _flag(kind: Any, metavar: Any = "N", *, on_alone: bool = False) -> dict[str,
 
 def _run(options: argparse.Namespace) -> int:
     with needs("train", "training"):
+        from glcic_hub.training.prepare import parts_of_batch, process_count
         from glcic_hub.training.trainer import PreemptedError, train
 
-    entries = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(Recipe)}
-    overrides = {name: value for name, value in entries.items() if value is not None}
+    options.push_to_hub = _repository(options)
     settings = TrainingOptions(**{o.name: getattr(options, o.name) for o in dataclasses.fields(TrainingOptions)})
     saved = options.output / "recipe.yaml"
     source = options.recipe or (str(saved) if options.resume and saved.exists() else DEFAULT_RECIPE)
+    entries = {entry.name: getattr(options, entry.name) for entry in dataclasses.fields(Recipe)}
+    overrides = {name: value for name, value in entries.items() if value is not None}
+    for ours, theirs in (("batch_size", "train_batch_size"), ("total_steps", "max_train_steps")):
+        if ours in overrides and getattr(options, theirs) is not None:
+            raise ValueError(f"give {ours} or {theirs}, and not both")
+    if options.train_batch_size is not None:
+        overrides["batch_size"] = options.train_batch_size * process_count() * parts_of_batch(settings)
+    if options.max_train_steps is not None:
+        # A run that is resumed keeps the phases that it has.
+        begun = options.resume and saved.exists()
+        recipe = Recipe.load(str(saved) if begun else source)
+        counts = recipe.in_proportion(recipe.total_steps if begun else options.max_train_steps)
+        overrides = {**counts, "total_steps": options.max_train_steps, **overrides}
     try:
         model = train(Recipe.load(source, **overrides), options.data, options.output, settings)
     except PreemptedError as stopped:
@@ -98,3 +158,13 @@ def _run(options: argparse.Namespace) -> int:
         return PREEMPTED
     print(f"wrote {model}")
     return OK
+
+
+def _repository(options: argparse.Namespace) -> str | None:
+    """Says where to upload; as in diffusers `--push-to-hub` may have no name, and `--hub-model-id` give it."""
+    name: str | None = options.push_to_hub
+    if options.hub_model_id is not None:
+        if name != "":
+            raise ValueError(f"--hub-model-id {options.hub_model_id} goes with --push-to-hub without a name")
+        name = options.hub_model_id
+    return options.output.resolve().name if name == "" else name

@@ -15,14 +15,14 @@ from glcic_hub.images.boxes import Box, bounds
 from glcic_hub.images.processing import MIN_IMAGE_SIDE, Patch, PilPixels, Pixels, to_unit
 
 COARSE_THICKNESS = 128
-"""Holes are made at most so thick in the smaller copy, in pixels: as large as the paper trains with."""
+"""Greatest thickness of a hole in the smaller copy, in pixels: that of the paper's training holes."""
 
 RIM = 32
-"""So far into the hole, in pixels, the fill goes over from the full image's to that of the smaller copy."""
+"""Width in pixels of the rim in which the full-size fill fades into that of the smaller copy."""
 
 
 def out_of_reach(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which pixels of a hole have nothing known within 150 pixels to any side: (H, W) boolean."""
+    """Finds the pixels of a hole with nothing known within 150 pixels on any side: (H, W) boolean."""
     far = np.zeros_like(hole)
     for box in far_apart(hole) if _may_be_out_of_reach(bounds(hole), hole.shape) else []:
         if not _may_be_out_of_reach(box, hole.shape):
@@ -42,13 +42,13 @@ def _may_be_out_of_reach(box: Box, shape: tuple[int, ...]) -> bool:
 def complete_coarse_to_fine(
     completer: Completer, rgb: Pixels | PilPixels, hole: NDArray[np.bool_], far: NDArray[np.bool_]
 ) -> list[Patch]:
-    """Completes an image of which holes are too large for the network.
+    """Completes an image with holes too large for the network.
 
-    These are completed in a copy so small that they are at most 128 pixels thick. At their rim the fill of the full
-    image goes over into it. Other holes are completed as always.
+    They are completed in a copy so small that they are at most 128 pixels thick. Along their rim the full-size fill
+    fades into the enlarged one. Other holes are completed at full size.
 
     Args:
-        completer: Does the completing.
+        completer: Runs the network.
         rgb: (H, W, 3) uint8, or float32 in [0, 1].
         hole: (H, W) boolean.
         far: `out_of_reach(hole)`, not empty.
@@ -56,6 +56,7 @@ def complete_coarse_to_fine(
     Returns:
         Patches whose holes do not overlap and together are the hole.
     """
+    # Choose the copy's scale by the thickest of the holes that are too large.
     _, labels = cv2.connectedComponents(hole.astype(np.uint8))
     large = np.isin(labels, np.unique(labels[far]))
     box = bounds(large)
@@ -65,6 +66,7 @@ def complete_coarse_to_fine(
     window = box.grown(REACH * scale, *hole.shape)
     coarse = _complete_smaller(completer, to_unit(rgb[window.slices]), hole[window.slices], scale)
 
+    # Take the inside from the copy, and complete rims and other holes at full size, all together.
     patches = [Patch(window, coarse, inner[window.slices])]
     rim = large & ~inner
     others = hole & ~large
@@ -81,7 +83,7 @@ def complete_coarse_to_fine(
 def _complete_smaller(
     completer: Completer, image: NDArray[np.float32], hole: NDArray[np.bool_], scale: int
 ) -> NDArray[np.float32]:
-    """Completes an image in a copy `scale` times smaller, and brings that back to the image's size."""
+    """Completes an image in a copy `scale` times smaller, and enlarges the result to the image's size."""
     height, width = hole.shape
     smaller = (max(MIN_IMAGE_SIDE, -(-width // scale)), max(MIN_IMAGE_SIDE, -(-height // scale)))
     known = (~hole).astype(np.float32)

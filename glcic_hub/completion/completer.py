@@ -33,10 +33,10 @@ if sys.platform != "win32":
 
 
 def open_device(device: str | torch.device | None) -> torch.device:
-    """The device of a name, if it can compute; None takes a CUDA GPU if there is one, else the CPU.
+    """Opens a device by name and checks that it computes; None takes a CUDA GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: It cannot be used.
+        ValueError: The device cannot be used.
     """
     try:
         opened = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -52,9 +52,9 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def best_dtype(device: torch.device) -> torch.dtype:
-    """The precision that a device is fastest in, among those that give the same image for the eye.
+    """Chooses the fastest precision of a device whose results look the same as float32's.
 
-    bfloat16 on a processor that multiplies in it (AVX512-BF16, AMX), float16 on a GPU, float32 elsewhere.
+    bfloat16 on CPUs with native support for it (AVX512-BF16, AMX), float16 on GPUs, float32 elsewhere.
     """
     if device.type == "cuda":
         return torch.float16
@@ -64,23 +64,22 @@ def best_dtype(device: torch.device) -> torch.dtype:
 
 
 class Step(NamedTuple):
-    """A layer's work along one axis: padding, and the part of its output that is wanted."""
+    """A layer's work along one axis: its padding, and the part of its output that is needed."""
 
-    before: int  # zeros that go before the input, as the network pads at the image's border
+    before: int  # zeros before the input, as the network pads at the image's border
     after: int
-    skip: int  # outputs that are not wanted
-    length: int  # outputs that are
+    skip: int  # outputs to drop at the beginning
+    length: int  # outputs to keep
 
 
 class Completer:
-    """Runs the completion network (sec. 3.2) on what the holes need of images.
+    """Runs the completion network (sec. 3.2) on the regions of images that their holes depend on.
 
-    The results are those of the network run on the whole image, but for rounding; what an image holds inside its
-    hole has no influence. Heights and widths that are no multiple of 4 count as continued by up to three pixels like
-    those at the edge.
+    The results equal those of the network run on the whole image, up to rounding. The content of the hole has no
+    influence. Heights and widths that are not multiples of 4 are padded by repeating the last row or column.
 
     Args:
-        network: The completion network in evaluation mode; it decides device and precision.
+        network: The completion network in evaluation mode; its weights decide device and precision.
     """
 
     def __init__(self, network: CompletionNetwork) -> None:
@@ -93,7 +92,7 @@ class Completer:
         return Completer, (self.network,)
 
     def compile(self) -> None:
-        """Compiles the layers at their first use (`torch.compile`), for regions that do not reach the border."""
+        """Has `torch.compile` compile the layers at their first use, for regions that do not reach the border."""
         self._run_compiled = torch.compile(_run_layers, dynamic=True)
         self._compiled_by = os.getpid()
 
@@ -101,7 +100,7 @@ class Completer:
         """Completes images.
 
         Returns:
-            For each image the patches, whose holes do not overlap and together are its hole.
+            For each image its patches, whose holes do not overlap and together cover its hole.
         """
         tiles = [tile(hole) for _, hole in sources]
         fills = iter(self.fill([(source, box) for source, boxes in zip(sources, tiles, strict=True) for box in boxes]))
@@ -112,7 +111,7 @@ class Completer:
 
     @torch.inference_mode()
     def fill(self, parts: Sequence[tuple[Source, Box]]) -> list[NDArray[np.float32]]:
-        """Computes what the network would put into boxes of images; equal regions go through it together.
+        """Computes the network's output in boxes of images; regions of equal size go through it as a batch.
 
         Args:
             parts: Images, and a box within each.
@@ -123,9 +122,11 @@ class Completer:
         Raises:
             FloatingPointError: The network gives NaN or infinity.
         """
+        # Group the parts whose regions have the same size and padding.
         alike: dict[Any, list[int]] = defaultdict(list)
         for number, ((_, hole), box) in enumerate(parts):
             alike[(region(box, *hole.shape).size, *_steps(box, *hole.shape))].append(number)
+        # Run each group in batches of bounded size.
         fills: dict[int, NDArray[np.float32]] = {}
         for ((height, width), *steps), numbers in alike.items():
             at_border = any(step.before or step.after for axis in steps for step in axis)
@@ -136,7 +137,7 @@ class Completer:
             at_once = max(1, MAX_SIDE**2 // (height * width))
             for begin in range(0, len(numbers), at_once):
                 batch = numbers[begin : begin + at_once]
-                x = torch.cat([self._encode(*parts[number]) for number in batch])
+                x = torch.cat([self._encode(*parts[number]) for number in batch])  # (B, 4, h, w)
                 x = run_layers(self.network, x.contiguous(memory_format=torch.channels_last), *steps)
                 if not x.isfinite().all():
                     raise FloatingPointError("the network gives NaN or infinity: its weights are broken")
@@ -144,7 +145,7 @@ class Completer:
         return [fills[number] for number in range(len(parts))]
 
     def _encode(self, source: Source, box: Box) -> Tensor:
-        """The first layer's input for a box."""
+        """Makes the first layer's input for a box: (1, 4, h, w)."""
         rgb, hole = source
         weight = next(self.network.parameters())
         needed = region(box, *hole.shape)
@@ -157,7 +158,7 @@ class Completer:
 
 
 def _cut(image: Any, box: Box) -> NDArray[Any]:
-    """A part of an image that may reach over its lower and right edges, by pixels like those there."""
+    """Cuts a box out of an image; beyond the lower and right edges it repeats the last row and column."""
     height, width = image.shape[:2]
     inside = box._replace(bottom=min(box.bottom, height), right=min(box.right, width))
     part: NDArray[Any] = image[inside.slices]
@@ -187,7 +188,7 @@ def _run_layers(network: CompletionNetwork, x: Tensor, rows: tuple[Step, ...], c
 
 
 def _run_layer(block: ConvNormAct, x: Tensor, vertical: Step, horizontal: Step) -> Tensor:
-    """Runs a layer on just what is needed of its input, for just what is wanted of its output."""
+    """Runs a layer on the needed part of its input, for the needed part of its output."""
     convolution = block.conv
     if isinstance(convolution, nn.ConvTranspose2d):
         y = functional.conv_transpose2d(x, convolution.weight, convolution.bias, stride=convolution.stride)

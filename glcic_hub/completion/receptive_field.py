@@ -1,7 +1,7 @@
-"""Which part of an image the completion network needs to see for a hole, layer by layer; integer geometry alone.
+"""Computes which part of an image the completion network needs for a hole, layer by layer, in integers.
 
-An output pixel depends on a bounded part of the image (sec. 3.2). So a hole is completed exactly by the region
-around it, and of each layer's output only what later layers need for the hole has to be computed.
+An output pixel depends on a bounded part of the image (sec. 3.2). So the region around a hole is enough to complete
+it exactly, and each layer need only compute what later layers need for the hole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from glcic_hub.images.boxes import Box, Span
 from glcic_hub.networks.table_2 import PAPER_WIDTH, STRIDE, TABLE_2, Row
 
 REACH = 150
-"""Pixels that an output pixel sees at most to the right and below; to the left and above it may be three more."""
+"""Farthest pixel that an output pixel depends on to the right and below; to the left and above up to three more."""
 
 
 class LayerSpan(NamedTuple):
@@ -23,7 +23,7 @@ class LayerSpan(NamedTuple):
 
     needed: Span  # may lie beyond the image, where the network pads with zeros
     inside: Span  # the part of it in the image
-    output: Span  # what of the layer's output is wanted, in positions of its output
+    output: Span  # the needed part of the layer's output, in its own positions
 
 
 def input_span(row: Row, output: Span) -> Span:
@@ -37,7 +37,7 @@ def input_span(row: Row, output: Span) -> Span:
 
 
 def padded(length: int) -> int:
-    """The length that the network sees: a multiple of 4."""
+    """Rounds a length up to the multiple of 4 that the network takes."""
     return length + -length % STRIDE
 
 
@@ -51,6 +51,7 @@ def layer_spans(output: Span, length: int) -> tuple[LayerSpan, ...]:
     Returns:
         An entry for each row of table 2.
     """
+    # Follow the image's length forward through the layers, then the span backward.
     lengths = []
     for row in TABLE_2:
         lengths.append(length)
@@ -65,7 +66,7 @@ def layer_spans(output: Span, length: int) -> tuple[LayerSpan, ...]:
 
 
 def region(box: Box, height: int, width: int) -> Box:
-    """Returns the region that the network sees to complete a box, of the image as padded to multiples of 4.
+    """Returns the region that a box of the output depends on, in the image padded to multiples of 4.
 
     Args:
         box: Within the image.
@@ -78,7 +79,7 @@ def region(box: Box, height: int, width: int) -> Box:
 
 
 def multiply_adds(box: Box, height: int, width: int, network_width: int = PAPER_WIDTH) -> int:
-    """The multiply-adds that completing a box takes.
+    """Counts the multiply-adds it takes to complete a box.
 
     Args:
         box: Within the image.
@@ -102,7 +103,7 @@ def _lengths(output: Span, length: int) -> tuple[int, ...]:
 
 @lru_cache
 def _weights(network_width: int) -> tuple[int, ...]:
-    """The multiply-adds of each layer for one of those positions."""
+    """Counts each layer's multiply-adds at one of those positions."""
     weights, inputs = [], 4
     for row in TABLE_2:
         outputs = row.outputs if row.type == "output" else row.outputs * network_width // PAPER_WIDTH

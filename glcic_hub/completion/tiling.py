@@ -1,4 +1,4 @@
-"""Which boxes to complete: what of a hole goes through the network together, at the least cost."""
+"""Divides a hole into boxes that go through the network one after the other, at the least cost."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from glcic_hub.completion.receptive_field import multiply_adds
 from glcic_hub.images.boxes import Box, bounds
 
 BLOCK = 16
-"""Holes are looked for in blocks of so many pixels a side."""
+"""Side in pixels of the blocks that boxes are made of."""
 
 MAX_SIDE = 1024
-"""Larger boxes are cut into parts, which bounds the memory that a region takes."""
+"""Greatest side of a box in pixels, which bounds the memory that a region takes."""
 
 PRUNING_FACTOR = 1.3
-"""A cut that makes the cost more than so many times larger is pruned: what further cuts save is not looked at."""
+"""A cut that multiplies the cost by more than this is given up, whatever further cuts might save."""
 
 
 def tile(hole: NDArray[np.bool_]) -> list[Box]:
@@ -47,7 +47,7 @@ def far_apart(hole: NDArray[np.bool_]) -> list[Box]:
     """
     blocks = _blocks(hole)
     areas: list[tuple[slice, slice]] = []
-    while True:  # boxes of parts that are not within reach of one another may be
+    while True:  # boxes of parts may touch where the parts do not: join until none do
         labels, count = scipy.ndimage.label(blocks, structure=np.ones((3, 3)))
         if count == len(areas):
             break
@@ -62,7 +62,7 @@ def far_apart(hole: NDArray[np.bool_]) -> list[Box]:
 
 
 def _blocks(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which blocks of 16x16 pixels have pixels of the hole."""
+    """Finds the blocks of 16x16 pixels that have pixels of the hole."""
     height, width = hole.shape
     if width % BLOCK:
         hole = np.pad(hole, ((0, 0), (0, -width % BLOCK)))
@@ -79,13 +79,15 @@ class _Tiler:
         self.blocks = blocks
 
     def boxes(self, area: Box) -> list[Box]:
-        """The boxes for the hole in an area, given in blocks and not empty of it."""
+        """Finds boxes for the hole in an area, which is given in blocks and holds some of it."""
+        # Is one box for all of it the best there can be?
         area = self._shrink(area)
         whole = self._tight(area)
         cost = self._cost(whole)
         too_large = max(whole.size) > MAX_SIDE
         if not too_large and self._part(area).all():
             return [whole]
+        # Find the cheapest cut, and cut both parts again.
         pairs = [(self._shrink(one), self._shrink(other)) for one, other in self._cuts(area)]
         if not pairs:
             return [whole]
@@ -121,16 +123,16 @@ class _Tiler:
         return Box(area.top * BLOCK, area.left * BLOCK, bottom, right)
 
     def _shrink(self, area: Box) -> Box:
-        """The part of an area, in blocks, outside which there is nothing of the hole."""
+        """Shrinks an area, in blocks, to the part that holds some of the hole."""
         return bounds(self._part(area), area.top, area.left)
 
     def _tight(self, area: Box) -> Box:
-        """The bounding box, in pixels, of the hole in an area."""
+        """Finds the bounding box, in pixels, of the hole in an area."""
         box = self._pixels(area)
         return bounds(self.hole[box.top : box.bottom, box.left : box.right], box.top, box.left)
 
     def _cuts(self, area: Box) -> Iterator[tuple[Box, Box]]:
-        """Ways to cut an area in two: at every gap, and at some places between."""
+        """Lists ways to cut an area in two: at every gap, and at some places between."""
         part = self._part(area)
         for row in _places(np.asarray(part.any(axis=1))):
             yield area._replace(bottom=area.top + row), area._replace(top=area.top + row)
@@ -139,7 +141,7 @@ class _Tiler:
 
 
 def _places(occupied: NDArray[np.bool_]) -> list[int]:
-    """Where to cut along an axis: where gaps begin, and at the eighths."""
+    """Lists the places to cut along an axis: where gaps begin, and at the eighths."""
     gaps = np.flatnonzero(occupied[:-1] & ~occupied[1:]) + 1
     length = len(occupied)
     return sorted({*gaps.tolist(), *(length * eighth // 8 for eighth in range(1, 8))} - {0, length})

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 import fsspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from glcic_hub.files import first_line
-from glcic_hub.images.files import READ_FORMATS, find_images
-from glcic_hub.images.processing import open_image, to_uint8
+from glcic_hub.images.exif import orientation_of
+from glcic_hub.images.files import READ_FORMATS
+from glcic_hub.images.folders import find_images
+from glcic_hub.images.processing import open_image, to_uint8, turn_upright
 
 if TYPE_CHECKING:  # takes seconds to import, and folders do without
     import datasets
@@ -57,7 +59,7 @@ class Folder(Sequence[Photograph]):
         return Photograph(str(self.paths[index]), self.paths[index])
 
     def digest(self) -> str:
-        """Of the names of all files, to tell whether a folder is still the same."""
+        """Digests the names of all files, to tell whether a folder is still the same."""
         names = "\n".join(str(path.relative_to(self.folder)) for path in self.paths)
         return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
 
@@ -117,7 +119,7 @@ class Stream(Iterable[Photograph]):
             yield _from_row(row, self.column)
 
     def share(self, seed: int, epoch: int, process: int, processes: int) -> Stream:
-        """The part of one of several processes in an epoch, shuffled."""
+        """Returns the part of one of several processes in an epoch, shuffled."""
         from datasets.distributed import split_dataset_by_node
 
         # Not by `set_epoch`: the number that it sets lies in memory that all workers share, and they change it.
@@ -156,7 +158,7 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
         ValueError: There are no photographs in it, or no such split.
         OSError: The dataset is broken, or the Hub cannot be reached or refuses.
     """
-    name, _, split = (str(where), "", "") if Path(where).is_dir() else str(where).partition(":")
+    name, split = _name_and_split(where)
     folder = Path(name)
     if folder.is_dir():
         try:
@@ -186,6 +188,35 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
     return Stream(dataset, columns[0]) if stream else Table(dataset, columns[0])
 
 
+def _name_and_split(where: str | Path) -> tuple[str, str]:
+    """Splits `name:split`; a folder whose own name has a colon is one."""
+    name, _, split = (str(where), "", "") if Path(where).is_dir() else str(where).partition(":")
+    return name, split
+
+
+def contents_digest(where: str | Path, photographs: Sequence[Photograph] | Stream) -> str | None:
+    """Digests names and sizes of a folder's files, by which it is known again under another name.
+
+    Args:
+        where: As for `open_photographs`.
+        photographs: What that returned.
+
+    Returns:
+        A SHA-256; None for a dataset on the Hub, which goes by its name.
+    """
+    name, split = _name_and_split(where)
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    files = (
+        photographs.paths
+        if isinstance(photographs, Folder)
+        else sorted(path for path in folder.rglob("*") if path.suffix in SHARD_SUFFIXES)
+    )
+    lines = [split, *(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)]
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
 def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
     """Opens a photograph upright and in RGB; a JPEG is decoded at a fraction if that still has `short_side` pixels.
 
@@ -199,7 +230,8 @@ def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
                 image.draft("RGB", (short_side, short_side))
                 if image.mode[0] in "IF":  # Pillow makes 16-bit and float images white or black
                     return Image.fromarray(to_uint8(open_image(image).whole()))
-                return ImageOps.exif_transpose(image).convert("RGB")
+                image.load()
+                return turn_upright(image, orientation_of(image)).convert("RGB")
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise UnreadableError(f"cannot read the photograph {photograph.name}: {first_line(error)}") from None
 
@@ -215,7 +247,7 @@ def file_of(photograph: Photograph) -> Path | io.BytesIO:
 
 
 def measure_mean_pixel(photographs: Sequence[Photograph] | Stream) -> tuple[float, float, float]:
-    """Mean (red, green, blue) in [0, 1] of photographs, each of the same weight (sec. 3.1).
+    """Measures the mean (red, green, blue) in [0, 1] of photographs, each of the same weight (sec. 3.1).
 
     Of more than 10,000 photographs an evenly spread part is enough; of a stream its first 1,000.
 

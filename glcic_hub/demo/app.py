@@ -3,54 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 with suppress(ImportError):
     import spaces  # lends GPUs on a Space (ZeroGPU); before anything asks for one
 
-import cv2
 import gradio as gr
 import numpy as np
-from gradio.data_classes import FileData
+from gradio.events import api
 from gradio.utils import get_upload_folder
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from glcic_hub.demo import edits
 from glcic_hub.demo.files import (
     KEPT_SECONDS,
+    MAX_MEGABYTES,
     PREVIEW_SIDE,
     complete_file,
-    dilate,
     make_preview,
     new_folder,
+    open_mask_of,
+    open_photo,
+    preview_size,
     remove_old,
-    snap,
-    strokes_of,
-    upright,
 )
 from glcic_hub.files import first_line
 from glcic_hub.hub.transfer import look_up
+from glcic_hub.images.files import READ_FORMATS
+from glcic_hub.images.masks import transparent_pixels
 from glcic_hub.images.samples import load_sample
 from glcic_hub.pipeline import GLCICPipeline
 from glcic_hub.version import __version__
 
-MAX_FILE_SIZE = "64mb"
 MAX_MODEL_BYTES = 64_000_000
 """Of a model that a visitor names: more than twice those of the paper's width in single precision."""
 
-MAX_LAYERS = 8
-MAX_LAYER_BYTES = 32_000_000
+MAX_STROKES_BYTES = 4_000_000
+"""Of the strokes' PNG, in which each pixel takes a bit before it is compressed."""
+
 MAX_GROWTH = 64
+MAX_PHOTOS = 20
+"""In one zip file, and on one page."""
 
 MAX_WAITING = 64
 """Requests that may wait; more are told to come back."""
@@ -65,23 +71,12 @@ SAMPLE_TITLES = {
 WORKER = ThreadPoolExecutor(1)
 """One thread for all completions: for every thread that it runs in PyTorch starts others, with memory of their own."""
 
-STROKE = (255, 64, 64)
+HERE = Path(__file__).parent
 
-CSS = ".gradio-container { max-width: 1400px; width: 100%; margin: 0 auto; }"
+Asked = dict[str, Any]
+"""What the page sends to a function of ours, or an attacker: JSON."""
 
-
-def _photograph(**options: Any) -> gr.Image:
-    """An upload, given to us as the file that it is.
-
-    `gr.Image` would decode it, and take what it cannot decode for a fault of ours. (A subclass of it would have Gradio
-    write a stub file beside this one.)
-    """
-    component = gr.Image(type="filepath", **options)
-    # Unlike an image's data, a file's has to say that it is one, so that Gradio checks that it was uploaded.
-    component.data_model = FileData  # type: ignore[assignment]
-    component.preprocess = lambda payload: None if payload is None else str(payload.path)  # type: ignore[method-assign]
-    _take_no_addresses(component)
-    return component
+Kind = TypeVar("Kind")
 
 
 def _take_no_addresses(component: Any) -> None:
@@ -107,45 +102,60 @@ def _uploaded(path: str) -> str:
     return path
 
 
-def _canvas(**options: Any) -> gr.ImageEditor:
-    """The copy that is painted on; takes no more and no larger layers than this page sends."""
-    # An image that comes with layers has them displaced by half of what the canvas was larger before (Gradio 6.31).
-    component = gr.ImageEditor(type="pil", canvas_size=(4, 4), **options)
-    preprocess, convert = component.preprocess, component.convert_and_format_image
-    accept, kept = component.accept_blobs, component.blob_storage
+def _value(asked: Asked, name: str, kind: type[Kind]) -> Kind:
+    """A value that the page sent.
 
-    def accept_few(data: Any) -> Any:
-        index = str(data.data.get("index") or "0")
-        if index != "null" and not (index.isdecimal() and int(index) < MAX_LAYERS):
-            raise gr.Error(f"At most {MAX_LAYERS} layers are taken.", print_exception=False)
-        if sum(len(content) for _, content in data.files) > MAX_LAYER_BYTES:
-            raise gr.Error("The painting is larger than the page makes it.", print_exception=False)
-        while len(kept) >= 2 * MAX_WAITING:  # of visitors who did not go on
-            kept.pop(next(iter(kept)), None)
-        return accept(data)
+    Raises:
+        ValueError: It is missing, or of another kind.
+    """
+    value = asked.get(name) if isinstance(asked, dict) else None
+    if not isinstance(value, kind):
+        raise ValueError(f"the page sent no {name} that can be used; reload it")
+    return value
 
-    def preprocess_few(payload: Any) -> Any:
-        if payload is not None and len(payload.layers) > MAX_LAYERS:
-            raise gr.Error(f"{len(payload.layers)} layers, and at most {MAX_LAYERS} are taken.", print_exception=False)
-        return preprocess(payload)
 
-    def convert_small(file: Any, flatten_on_white: bool = False) -> Any:
-        if file is not None:
-            try:
-                source = io.BytesIO(file) if isinstance(file, bytes) else file.path
-                with Image.open(source, formats=("PNG", "WEBP", "JPEG")) as image:
-                    too_large = max(image.size) > 2 * PREVIEW_SIDE
-            except Exception:  # Pillow's plugins raise a dozen kinds
-                raise gr.Error("This is not a painting that can be read.", print_exception=False) from None
-            if too_large:
-                raise gr.Error("The painting is larger than the page makes it.", print_exception=False)
-        return convert(file, flatten_on_white)
+def _photo(asked: Asked, name: str = "photo") -> str:
+    return _uploaded(_value(asked, name, str))
 
-    accept_few._is_server_fn = True  # type: ignore[attr-defined]
-    component.accept_blobs = accept_few
-    component.preprocess = preprocess_few  # type: ignore[method-assign]
-    component.convert_and_format_image = convert_small  # type: ignore[method-assign]
-    return component
+
+def _steps(asked: Asked) -> list[str]:
+    return [str(step) for step in _value(asked, "steps", list)]
+
+
+def _strokes(asked: Asked) -> NDArray[np.bool_]:
+    """Strokes that the page sent, a PNG in base64: (h, w) boolean."""
+    encoded = _value(asked, "strokes", str)
+    if len(encoded) > MAX_STROKES_BYTES:
+        raise ValueError("the strokes are larger than the page makes them")
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(encoded)), formats=("PNG",)) as image:
+            if max(image.size) <= PREVIEW_SIDE:
+                return np.asarray(image.convert("L")) > 127
+    except Exception:  # Pillow's plugins raise a dozen kinds
+        raise ValueError("the strokes cannot be read") from None
+    raise ValueError("the strokes are larger than the page makes them")
+
+
+def _margin(asked: Asked) -> int:
+    return min(max(_value(asked, "margin", int), 0), MAX_GROWTH)
+
+
+def _encode(image: Image.Image, kind: str = "PNG", **options: Any) -> str:
+    """An image's file in base64, for the page."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _encode_strokes(marked: NDArray[np.bool_]) -> str:
+    return _encode(Image.fromarray(marked))
+
+
+def _as_strokes(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """A hole (H, W) of the photograph as strokes in the copy that is painted on."""
+    height, width = preview_size(*hole.shape)
+    small = Image.fromarray(hole.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(small) > 127
 
 
 @lru_cache(maxsize=2)
@@ -175,81 +185,23 @@ def make_demo(model: str | None = None) -> gr.Blocks:
     """
     own = GLCICPipeline.from_pretrained(model)
 
-    def places_of(path: str | None, painted: Any) -> tuple[Any, ...]:
-        """Resets the page for another photograph."""
-        chosen = path is not None
-        off = gr.update(interactive=False)
-        shown = (gr.update(visible=not chosen), gr.update(visible=chosen), gr.update(visible=chosen))
-        return path, None, painted, *shown, None, None, "", gr.update(value=None, interactive=False), None, off
-
-    def begin(path: str | None) -> tuple[Any, ...]:
-        """A photograph was chosen: its copy to paint on takes the place of the upload."""
-        if path is None:
-            return (gr.skip(),) * 12
-        with _told():
-            preview = make_preview(_uploaded(path))
-        return places_of(path, {"background": preview, "layers": [], "composite": preview})
-
-    def begin_sample(name: str) -> tuple[Any, ...]:
-        image, mask = load_sample(name)
-        path = new_folder() / f"{name}.png"
-        image.save(path)
-        layer = Image.new("RGBA", image.size, (*STROKE, 0))
-        layer.paste((*STROKE, 255), mask=mask)
-        return places_of(str(path), {"background": image, "layers": [layer], "composite": image})
-
-    def put_away() -> tuple[Any, ...]:
-        """Gradio's editor takes a second image only when it is built anew."""
-        return None, gr.update(visible=False)
-
-    def start_over() -> tuple[Any, ...]:
-        return places_of(None, None)
-
     @_on_gpu
-    def run(
-        path: str | None,
-        drawing: Any,
-        mask: str | None,
-        detail: bool,
-        blend: bool,
-        grow: int,
-        snapped: bool,
-        keep: bool,
-        named: str | None,
-        progress: Any = gr.Progress(),  # noqa: B008, Gradio finds it by its default
-    ) -> Iterator[tuple[Any, ...]]:
-        if path is None:
-            raise gr.Error("Choose a photograph first.", print_exception=False)
-        nothing = (gr.skip(),) * 5  # between two steps a visitor can cancel
+    def remove(asked: Asked) -> Asked:
+        """Completes what is painted over."""
         with _told():
-            progress(0.1, desc="Loading the model")
-            yield nothing
-            pipe = _named_pipeline(named.strip()) if named and named.strip() else own
-            strokes = strokes_of(drawing["layers"] if drawing else ())
-            if not strokes.any() and mask is None:
-                raise ValueError("paint over what should go, then press the button")
-            if snapped and strokes.any():
-                progress(0.2, desc="Looking for the object")
-                yield nothing
-                preview = make_preview(path)
-                strokes = snap(preview, cv2.resize(strokes.astype(np.uint8), preview.size) > 0)
-            progress(0.4, desc="Completing")
-            yield nothing
-            result = WORKER.submit(
-                complete_file,
-                pipe,
-                path,
-                mask and _uploaded(mask),
-                strokes=dilate(strokes, grow),
-                detail=detail,
-                blend=blend,
-                keep_format=keep,
+            named = _value(asked, "model", str).strip()
+            step = WORKER.submit(
+                edits.remove,
+                _named_pipeline(named) if named else own,
+                _photo(asked),
+                _steps(asked),
+                _strokes(asked),
+                margin=_margin(asked),
+                detail=_value(asked, "detail", bool),
+                blend=_value(asked, "blend", bool),
             ).result()
-            progress(0.9, desc="Sending")
-            yield nothing
-            shown = (upright(path), upright(str(result.path)))
-        file = str(result.path)
-        yield shown, result.message, gr.update(value=file, interactive=True), file, gr.update(interactive=True)
+        parts = [{"top": top, "left": left, "image": _encode(image)} for top, left, image in step.parts]
+        return {"step": step.name, "parts": parts, "notes": step.notes}
 
     @_on_gpu
     def complete(
@@ -278,87 +230,142 @@ def make_demo(model: str | None = None) -> gr.Blocks:
             ).result()
         return str(result.path), result.message
 
-    one_by_one: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}
-    private: dict[str, Any] = {"api_visibility": "private"}
-    work = {**private, **one_by_one}
     demo: gr.Blocks
     with gr.Blocks(
         title="Image completion", delete_cache=(600, KEPT_SECONDS), analytics_enabled=False, fill_width=True
     ) as demo:
-        original, latest = gr.State(None), gr.State(None)
-        gr.Markdown(
-            "# Image completion\nChoose a photograph, paint over what should go, press **Complete**. "
-            "All else stays as it was, to the last bit, at full size."
-        )
-        with gr.Row():
-            with gr.Column(min_width=320):
-                with gr.Column() as upload_place:
-                    upload = _photograph(
-                        sources=["upload", "clipboard", "webcam"], label="Photograph", height=420,
-                        elem_id="photograph",
-                    )  # fmt: skip
-                with gr.Column(visible=False) as canvas_place:
-                    canvas = _canvas(
-                        sources=(), layers=False, transforms=(),
-                        label="Paint over it", height=520, elem_id="canvas",
-                        brush=gr.Brush(default_size=28, colors=["#ff4040"], color_mode="fixed"),
-                        eraser=gr.Eraser(default_size=28),
-                    )  # fmt: skip
-                with gr.Row():
-                    button = gr.Button("Complete", variant="primary", elem_id="complete", min_width=100)
-                    cancel = gr.Button("Cancel", elem_id="cancel", min_width=100)
-                    other = gr.Button("New photograph", visible=False, elem_id="other", min_width=100)
-            with gr.Column(min_width=320):
-                slider = gr.ImageSlider(label="Before and after", interactive=False, elem_id="result", max_height=520)
-                message = gr.Textbox(label="Status", interactive=False, elem_id="message")
-                with gr.Row():
-                    download = gr.DownloadButton("Download", interactive=False, elem_id="download", min_width=100)
-                    again = gr.Button("Continue from result", interactive=False, elem_id="again", min_width=100)
-        with gr.Row():
-            samples = {name: gr.Button(title, size="sm", min_width=140) for name, title in SAMPLE_TITLES.items()}
-        with gr.Accordion("Options", open=False):
-            with gr.Row():
-                detail = gr.Checkbox(True, label="Detail from the photograph")
-                blend = gr.Checkbox(False, label="Blend the fill into its surroundings")
-                snapped = gr.Checkbox(False, label="Snap to the object under the strokes")
-                keep = gr.Checkbox(False, label="Keep the photograph's format (JPEG changes every pixel a little)")
-            with gr.Row():
-                grow = gr.Slider(0, 32, 4, step=1, label="Grow the strokes by pixels, as they are painted")
-                named = gr.Textbox(label="Another model on the Hub", placeholder="user/model", max_length=120)
-            mask = _photograph(
-                sources=["upload"], label="A mask, instead of strokes or beside them: white = complete", height=200,
-                elem_id="mask",
-            )  # fmt: skip
-
-        places = [original, upload, canvas, upload_place, canvas_place, other]
-        places += [mask, slider, message, download, latest, again]
-        upload.input(begin, upload, places, **work)
-        other.click(start_over, None, places, **private)
-        again.click(put_away, None, [canvas, canvas_place], **private).then(begin, latest, places, **work)
-        inputs = [original, canvas, mask, detail, blend, grow, snapped, keep, named]
-        outputs = [slider, message, download, latest, again]
-        running: list[Any] = [button.click(run, inputs, outputs, **work)]
-        for name, sample in samples.items():
-            begun = sample.click(put_away, None, [canvas, canvas_place], **private).then(
-                partial(begin_sample, name), None, places, **private
-            )
-            running += [begun, begun.success(run, inputs, outputs, **work)]
-        cancel.click(None, cancels=running)
-        with gr.Group(visible=False):
-            files = [gr.File(label=label, type="filepath") for label in ("image", "mask")]
-            for file in files:
-                _take_no_addresses(file)
-            settings = [
-                gr.Checkbox(False, label="blend"), gr.Number(0, label="grow", precision=0),
-                gr.Checkbox(True, label="detail"),
-            ]  # fmt: skip
-            answers = [gr.File(label="completed"), gr.Textbox(label="message")]
-            gr.Button("Complete files").click(
-                complete, [*files, *settings], answers, api_name="complete", **one_by_one
-            )
+        _lay_out_page()
+        # Choosing and looking do not wait behind completions; two at a time, as each may take a gigabyte.
+        network: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}
+        files: dict[str, Any] = {"concurrency_id": "files", "concurrency_limit": 2}
+        api(remove, api_name="remove", api_visibility="private", **network)
+        for function in (open_photograph, open_sample, read_mask, select_object, save, save_all):
+            api(function, api_name=function.__name__, api_visibility="private", **files)
+        _offer(complete, **network)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
     _fill_in_defaults(demo)
     return demo
+
+
+def open_photograph(asked: Asked) -> Asked:
+    """A photograph was uploaded: the copy that is painted on, and its transparent pixels as strokes."""
+    with _told():
+        path = _photo(asked)
+        _, photo = open_photo(path)
+        preview = make_preview(photo)
+        strokes = None if photo.alpha is None else _encode_strokes(_as_strokes(transparent_pixels(photo)))
+        height, width = photo.rgb.shape[:2]
+    opaque = photo.alpha is None
+    return {
+        "photo": path,
+        "name": Path(path).name,
+        "suffix": edits.suffix_of(path),
+        "width": width,
+        "height": height,
+        "transparent": not opaque,
+        "preview": _encode(preview, "JPEG", quality=92, subsampling=0) if opaque else _encode(preview),
+        "strokes": strokes,
+    }
+
+
+def open_sample(asked: Asked) -> Asked:
+    """A sample was chosen: as `open_photograph`, with what is to be removed as strokes."""
+    with _told():
+        image, mask = sample_of(_value(asked, "name", str))
+        path = new_folder() / f"{asked['name']}.png"
+        image.save(path)
+        strokes = np.asarray(mask) > 0
+    return {**open_photograph({"photo": str(path)}), "strokes": _encode_strokes(strokes)}
+
+
+def sample_of(name: str) -> tuple[Image.Image, Image.Image]:
+    """A sample photograph and its mask; the cat, which has no scratches of its own, with scratches.
+
+    Raises:
+        ValueError: No sample of that name.
+    """
+    image, mask = load_sample(name)
+    if name == "chelsea":
+        image.paste((238, 232, 222), mask=mask.filter(ImageFilter.MinFilter(3)))
+    return image, mask
+
+
+def read_mask(asked: Asked) -> Asked:
+    """A mask was uploaded: as strokes."""
+    with _told():
+        _, photo = open_photo(_photo(asked))
+        height, width = photo.rgb.shape[:2]
+        return {"strokes": _encode_strokes(_as_strokes(open_mask_of(_photo(asked, "mask"), height, width)))}
+
+
+def select_object(asked: Asked) -> Asked:
+    """Fits the strokes to the object under them."""
+    with _told():
+        return {"strokes": _encode_strokes(edits.select_object(_photo(asked), _steps(asked), _strokes(asked)))}
+
+
+def save(asked: Asked) -> Asked:
+    """Makes the file that is downloaded, at full size."""
+    with _told():
+        path, steps, kind = _photo(asked), _steps(asked), _value(asked, "kind", str)
+        if kind == "mask":
+            return {"path": str(edits.save_mask(path, steps, _strokes(asked), _margin(asked)))}
+        return {"path": str(edits.save(path, steps, keep_format=kind == "same"))}
+
+
+def save_all(asked: Asked) -> Asked:
+    """Makes one file of several photographs."""
+    with _told():
+        photos = _value(asked, "photos", list)
+        if len(photos) > MAX_PHOTOS:
+            raise ValueError(f"{len(photos)} photographs are too many; at most {MAX_PHOTOS} are taken")
+        return {"path": str(edits.save_all([(_photo(one), _steps(one)) for one in photos]))}
+
+
+def _lay_out_page() -> None:
+    """Adds the page: a canvas of our own, in three files of the web's languages."""
+    html = (HERE / "canvas.html").read_text(encoding="utf-8")
+    samples = "".join(
+        f'<button type="button" data-sample="{name}"><img src="data:image/webp;base64,{_thumbnail(name)}" alt="">'
+        f"<span>{title}</span></button>"
+        for name, title in SAMPLE_TITLES.items()
+    )
+    formats = ", ".join(READ_FORMATS).replace("WEBP", "WebP")
+    for mark, value in {
+        "@samples": samples, "@formats": formats, "@megabytes": str(MAX_MEGABYTES), "@version": __version__,
+    }.items():  # fmt: skip
+        html = html.replace(mark, value)
+    css, script = ((HERE / name).read_text(encoding="utf-8") for name in ("canvas.css", "canvas.js"))
+    gr.HTML(
+        html_template=html, head=f"<style>{css}</style>", js_on_load=f"{script}\nopenEditor(element);",
+        apply_default_css=False,
+    )  # fmt: skip
+
+
+def _thumbnail(name: str) -> str:
+    return base64.b64encode((HERE / "samples" / f"{name}.webp").read_bytes()).decode()
+
+
+def _offer(complete: Callable[..., Any], **options: Any) -> None:
+    """Adds `/complete` for programs: what takes files is made of components, which check that they were uploaded."""
+    with gr.Group(visible=False):
+        image, mask = (gr.File(label=label, type="filepath") for label in ("image", "mask"))
+        inputs = {
+            image: "The photograph: at most 64 MB and 64 megapixels.",
+            mask: "White = complete; of the photograph's size as displayed. None takes its transparent pixels.",
+            gr.Checkbox(False, label="blend"): "Blend the fill into its surroundings.",
+            gr.Number(0, label="grow", precision=0): "Pixels by which the hole grows to each side.",
+            gr.Checkbox(True, label="detail"): "Take the fill's detail from the photograph.",
+        }
+        for component, words in inputs.items():
+            info = {**component.api_info_as_input(), "additional_description": words}
+            component.api_info_as_input = partial(dict, info)  # type: ignore[method-assign]
+        for file, example in {image: "photo.jpg", mask: "mask.png"}.items():
+            _take_no_addresses(file)
+            payload = {"path": example, "url": example, "meta": {"_type": "gradio.FileData"}}
+            file.example_payload = partial(dict, payload)  # type: ignore[method-assign]  # Gradio's is an address
+        answers = [gr.File(label="completed"), gr.Textbox(label="message")]
+        gr.Button("Complete files").click(complete, [*inputs], answers, api_name="complete", **options)
 
 
 def _fill_in_defaults(demo: gr.Blocks) -> None:
@@ -395,9 +402,8 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
         server_name=host,
         server_port=port,
         share=share,
-        max_file_size=MAX_FILE_SIZE,
+        max_file_size=f"{MAX_MEGABYTES}mb",
         footer_links=["api"],
-        css=CSS,
         app_kwargs={"routes": [Route("/health", _health)], "lifespan": _cleaned},
     )
     with suppress(KeyboardInterrupt):
@@ -409,6 +415,7 @@ def launch(demo: gr.Blocks, *, host: str | None = None, port: int | None = None,
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     demo.server.force_exit = True
     demo.server.thread.join()
+    WORKER.shutdown(wait=False, cancel_futures=True)
 
 
 @asynccontextmanager
@@ -440,7 +447,8 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, MemoryError, FloatingPointError) as error:
-        text = first_line(error).partition("; if black marks")[0]  # that speaks of options that are not on the page
+        # These speak of what is not on the page.
+        text = re.split("; if black marks|, or pass a float array", first_line(error))[0]
         # What files are called on this machine is none of a visitor's business.
         text = re.sub(r"\S*[/\\]\S*[/\\](\S+)", r"\1", text) if "://" not in text else text
         raise gr.Error(text[:1].upper() + text[1:] + ".", print_exception=False) from None

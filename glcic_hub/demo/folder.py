@@ -7,7 +7,9 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
@@ -15,11 +17,14 @@ from filelock import FileLock
 PREFIX = "glcic-demo-"
 
 
-def use_own_folder() -> None:
+def use_own_folder() -> Callable[[], None]:
     """Has all temporary files of this process, and of Gradio, written to a folder of its own.
 
-    Call it before Gradio is imported, which takes note of where files go. The folder is removed when the process ends,
-    and with it those of demos that were killed. It is in `GRADIO_TEMP_DIR`, else in the system's temporary folder.
+    Call it before Gradio is imported, which takes note of where files go. The folder is in `GRADIO_TEMP_DIR`, else in
+    the system's temporary folder. Those of demos that were killed are removed.
+
+    Returns:
+        What removes the folder. It is called when the process ends, too.
     """
     root = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir()).resolve()
     root.mkdir(parents=True, exist_ok=True)
@@ -28,11 +33,13 @@ def use_own_folder() -> None:
     # The lock is there before the folder and goes after it: what has no lock that is held, is nobody's.
     lock = FileLock(f"{folder}.lock")
     lock.acquire()
+    remove = partial(_remove, folder, lock)
     # At the very end, when the thread that completes photographs has ended, too.
-    atexit.register(_remove, folder, lock)
+    atexit.register(remove)
     folder.mkdir(mode=0o700)
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
     tempfile.tempdir = str(folder)  # Gradio puts what is sent to one of its addresses, /process_recording, there
+    return remove
 
 
 def _remove_those_of_killed_demos(root: Path) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
-from glcic_hub.hub.transfer import make_repository, push_folder
+from glcic_hub.hub.card import CARD_FILE, LICENSE_FILES
+from glcic_hub.hub.transfer import check_card, make_repository, push_folder
+from glcic_hub.pipeline import PRETRAINED
+
+SPACE_PYTHON, SPACE_TORCH = "3.10.13", "2.8.0"
+"""What CPU Spaces and ZeroGPU both offer: https://huggingface.co/docs/hub/spaces-zerogpu lists few versions."""
 
 SPACE_APP = '''"""The demo, on this machine or as a Space on the Hub; takes --host, --port, --model and --share."""
 
@@ -29,7 +34,7 @@ if not any((HERE / "glcic_hub" / "completion" / f"_exemplars{suffix}").exists() 
 
 from glcic_hub.cli.main import main  # noqa: E402
 
-sys.exit(main(["demo", *sys.argv[1:]]))
+sys.exit(main(["demo", *sys.argv[1:]], script="app.py"))
 '''
 """As in the repository, like the next two; an installed package does not have these files."""
 
@@ -86,6 +91,7 @@ app_file: app.py
 pinned: false
 license: other
 license_name: research-only
+license_link: LICENSE
 short_description: Paint over what should go, and it is filled in
 tags:
 - image-completion
@@ -98,16 +104,23 @@ tags:
 Paint over what should go from a photograph; it is filled in, and all else stays as it was, bit for bit. By *Globally
 and Locally Consistent Image Completion* (Iizuka, Simo-Serra and Ishikawa, SIGGRAPH 2017), with glcic-hub {version}.
 
-On a machine of your own: `pip install -r requirements.txt gradio=={gradio}`, then `python app.py`. The first
-start compiles a part and needs a C++ compiler.
+Python {python}, PyTorch {torch} and Gradio {gradio} are versions that CPU Spaces and
+[ZeroGPU](https://huggingface.co/docs/hub/spaces-zerogpu) both offer: the hardware can be changed in the settings.
+
+On a machine of your own, with Python {python_minor}: `pip install -r requirements.txt gradio=={gradio}`, then
+`python app.py`. The first start compiles a part and needs a C++ compiler.
+
+The weights have a [license](LICENSE) of their own; the code is under
+[Apache-2.0](https://www.apache.org/licenses/LICENSE-2.0).
 """
 
 
 def write_space(folder: Path) -> None:
     """Writes what a Gradio Space needs: its README with metadata, requirements, `app.py`, this package and `setup.py`.
 
-    The requirements are the versions that are installed here. Compiled modules stay behind, as the Space may be of
-    another kind: `app.py` compiles them there, with the compiler that `packages.txt` asks for.
+    Python and PyTorch are versions that CPU Spaces and ZeroGPU both offer; all else has the versions that are
+    installed here, or the newest before them where these need a newer Python. Compiled modules stay behind, as the
+    Space may be of another kind: `app.py` compiles them there, with the compiler that `packages.txt` asks for.
 
     Args:
         folder: Existing.
@@ -119,21 +132,32 @@ def write_space(folder: Path) -> None:
     import gradio
 
     needed = [Requirement(line) for line in metadata.requires("glcic-hub") or ()]
-    names = sorted(requirement.name for requirement in needed if requirement.marker is None)
-    pins = [f"{name}=={metadata.version(name).partition('+')[0]}" for name in names]  # without "+cpu" and its like
-    version = metadata.version("glcic-hub")
-    (folder / "README.md").write_text(
-        SPACE_README.format(
-            gradio=gradio.__version__, version=version, python=f"{sys.version_info[0]}.{sys.version_info[1]}"
-        ),
-        encoding="utf-8",
+    pins = sorted(_pin(requirement) for requirement in needed if requirement.marker is None)
+    readme = SPACE_README.format(
+        gradio=gradio.__version__,
+        version=metadata.version("glcic-hub"),
+        python=SPACE_PYTHON,
+        python_minor=SPACE_PYTHON.rpartition(".")[0],
+        torch=SPACE_TORCH,
     )
+    (folder / CARD_FILE).write_text(readme, encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join([*pins, *BUILD_REQUIREMENTS]) + "\n", encoding="utf-8")
+    shutil.copy(PRETRAINED / LICENSE_FILES[0], folder)
     (folder / "packages.txt").write_text("g++\n", encoding="utf-8")
     (folder / "app.py").write_text(SPACE_APP, encoding="utf-8")
     (folder / "setup.py").write_text(SPACE_SETUP, encoding="utf-8")
     package = Path(__file__).parent.parent
     shutil.copytree(package, folder / "glcic_hub", ignore=shutil.ignore_patterns("__pycache__", ".*", "*.so", "*.pyd"))
+
+
+def _pin(requirement: Requirement) -> str:
+    """Says which version of a package a Space takes."""
+    name = requirement.name
+    if name == "torch":
+        return f"torch=={SPACE_TORCH}"
+    version = metadata.version(name)
+    runs = SpecifierSet(metadata.metadata(name)["Requires-Python"] or "").contains(SPACE_PYTHON)
+    return f"{name}=={version}" if runs else f"{name}<={version},{requirement.specifier}"
 
 
 def push_space(
@@ -158,12 +182,13 @@ def push_space(
 
     Raises:
         ModuleNotFoundError: gradio is not installed.
-        ValueError: `name` is not a name.
+        ValueError: `name` is not a name, or the Hub refuses the README's metadata.
         PermissionError: There is no token, or it is refused.
         OSError: The Hub cannot be reached or fails.
     """
     with tempfile.TemporaryDirectory() as temporary:
         write_space(Path(temporary))
+        check_card((Path(temporary) / CARD_FILE).read_text(encoding="utf-8"), name, kind="space")
         repository = make_repository(name, kind="space", private=private, token=token)
         return push_folder(
             Path(temporary),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from accelerate.utils import broadcast_object_list, gather_object
@@ -26,7 +26,7 @@ from glcic_hub.evaluation.methods import Method
 from glcic_hub.evaluation.metrics import METRICS, Metric, hole_metrics
 from glcic_hub.evaluation.protocol import HOLES, Case, Protocol, case_opener, short_name
 from glcic_hub.files import first_line, printable, write_text, write_whole
-from glcic_hub.images.files import find_images
+from glcic_hub.images.folders import find_images
 from glcic_hub.images.processing import to_uint8
 
 SETTINGS_FILE = "evaluation.json"
@@ -67,7 +67,7 @@ class Evaluation:
         return {name: metric for name, metric in ALL_METRICS.items() if name in self.records[0]}
 
     def values(self, method: str, entry: str) -> dict[int, Any]:
-        """A record's entry by photograph's index, where all methods completed it, so that means compare."""
+        """Looks up a record's entry by photograph's index, where all methods completed it, so that means compare."""
         counts: dict[int, int] = {}
         for record in self.records:
             counts[record["index"]] = counts.get(record["index"], 0) + (record["method"] in self.methods)
@@ -87,8 +87,7 @@ def evaluate(
 ) -> Evaluation:
     """Completes each photograph's hole by each method, and measures.
 
-    If `accelerate launch` started several processes, they share the photographs. What a run that was stopped has
-    written to `output` is not done again.
+    Processes started by `accelerate launch` share the photographs. A rerun resumes from what is in `output`.
 
     Args:
         photographs: What to measure on.
@@ -104,7 +103,6 @@ def evaluate(
     accelerator = join_processes()
     open_case = case_opener(protocol, photographs)
     done: list[dict[str, Any]] = []
-    file: TextIO | None = None
     if output is not None:
         identity = _identity(photographs, methods, protocol, settings or {})
         if isinstance(photographs, Folder) and output.resolve().is_relative_to(photographs.folder.resolve()):
@@ -116,56 +114,60 @@ def evaluate(
         # The main process's view counts for all: another's may have changed by what the first have measured.
         (done,) = broadcast_object_list([_read_records(output)])
         (output / "images").mkdir(exist_ok=True)
+
+    # Measure this process's share of the photographs that lack a measurement by any method.
     have = {(record["index"], record["method"]) for record in done if "error" not in record}
     left = [index for index in range(len(photographs)) if any((index, name) not in have for name in methods)]
+    share = left[accelerator.process_index :: accelerator.num_processes]
+    own: list[dict[str, Any]] = []
+    file = output / f"records-{accelerator.process_index}.jsonl" if output else Path(os.devnull)
     try:
-        if output is not None:
-            file = (output / f"records-{accelerator.process_index}.jsonl").open("a", encoding="utf-8")
-        own: list[dict[str, Any]] = []
-        share = left[accelerator.process_index :: accelerator.num_processes]
-        for index in tqdm(share, unit="photograph", disable=not accelerator.is_main_process):
-            for record in _measure(open_case, index, methods, output):
-                if (index, record["method"]) in have:  # another method failed on this photograph before
-                    continue
-                own.append({"photograph": printable(short_name(photographs, index)), **record})
-                if file is not None:
-                    file.write(json.dumps(_without_odd_numbers(own[-1])) + "\n")
-                    file.flush()
+        with file.open("a", encoding="utf-8") as lines:
+            for index in tqdm(share, unit="photograph", disable=not accelerator.is_main_process):
+                for record in _measure(open_case, index, methods, output):
+                    if (index, record["method"]) in have:  # another method failed on this photograph before
+                        continue
+                    own.append({"photograph": printable(short_name(photographs, index)), **record})
+                    lines.write(json.dumps(_without_odd_numbers(own[-1])) + "\n")
+                    lines.flush()
     except OSError as error:
         raise OSError(f"cannot write to {output}: {error.strerror or error}") from None
-    finally:
-        if file is not None:
-            with suppress(OSError):  # of a full disk, which was told already
-                file.close()
-    everything = [*done, *gather_object(own)]
+    good, failures = _sort_out([*done, *gather_object(own)], list(methods))
+    if not good:
+        reason = f"{failures[0]['photograph']}: {failures[0]['error']}" if failures else "there are none"
+        raise ValueError(f"not one of {len(photographs)} photographs could be measured; the first, {reason}")
+
+    # Means are over what all methods completed; one that fails on most would leave nothing of them.
+    counts = {name: sum(record["method"] == name for record in good) for name in methods}
+    kept = tuple(name for name in methods if 2 * counts[name] >= max(counts.values()))
+    return Evaluation(protocol, len(photographs), kept, good, failures)
+
+
+def _sort_out(
+    records: Sequence[dict[str, Any]], methods: Sequence[str]
+) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
+    """Sorts records into measurements and failures, the latest of each; drops failures made good since."""
     order = {name: place for place, name in enumerate(methods)}
 
     def latest(failed: bool) -> dict[tuple[int, str], dict[str, Any]]:
-        some = [record for record in everything if ("error" in record) == failed]
+        some = [record for record in records if ("error" in record) == failed]
         some.sort(key=lambda record: (record["index"], order.get(record["method"], -1)))
         return {(record["index"], record["method"]): record for record in some}
 
     measured = latest(failed=False)
-    good = tuple(measured.values())
     tried_again = {index for index, _ in measured}
     failures = tuple(
         record
         for (index, method), record in latest(failed=True).items()
         if (index, method) not in measured and (method or index not in tried_again)
     )
-    if not good:
-        reason = f"{failures[0]['photograph']}: {failures[0]['error']}" if failures else "there are none"
-        raise ValueError(f"not one of {len(photographs)} photographs could be measured; the first, {reason}")
-    counts = {name: sum(record["method"] == name for record in good) for name in methods}
-    # Means are over what all methods completed; one that fails on most would leave nothing of them.
-    kept = tuple(name for name in methods if 2 * counts[name] >= max(counts.values()))
-    return Evaluation(protocol, len(photographs), kept, good, failures)
+    return tuple(measured.values()), failures
 
 
 def _measure(
     open_case: Any, index: int, methods: Mapping[str, Method], output: Path | None
 ) -> Iterator[dict[str, Any]]:
-    """The records of one photograph; its images are written before the last of them."""
+    """Measures one photograph; writes its images before it yields the records."""
     try:
         case: Case = open_case(index)
     except Exception as error:  # of Pillow's plugins, and of whatever a dataset is read by
@@ -192,7 +194,7 @@ def _measure(
 
 
 def _compare(case: Case, completed: NDArray[np.uint8]) -> dict[str, Any]:
-    """A record's entries of the extra "perceptual"; none without it.
+    """Measures a record's entries of the extra "perceptual"; none without it.
 
     The Fréchet distance is of a whole set, so records keep the vectors: a resumed run, or one of several processes,
     has them as it has the metrics.
@@ -208,7 +210,7 @@ def _compare(case: Case, completed: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def _save_panels(panels: Sequence[NDArray[np.uint8]], path: Path) -> None:
-    """Hole, completed images and original in a row, small."""
+    """Saves hole, completed images and original in a row, small."""
     height, width = panels[0].shape[:2]
     scale = min(1, PANEL_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -235,13 +237,13 @@ def _identity(
 
 
 def _digest(paths: Sequence[Path]) -> str:
-    """Of names and sizes of files, to tell whether they are still the same."""
+    """Digests names and sizes of files, to tell whether they are still the same."""
     listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
     return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _without_odd_numbers(record: dict[str, Any]) -> dict[str, Any]:
-    """With null for NaN, which JSON does not have."""
+    """Replaces NaN, which JSON does not have, by null."""
     return {
         key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()
     }
@@ -265,7 +267,7 @@ def _begin(output: Path, identity: dict[str, Any]) -> None:
 
 
 def _drop_unfinished_lines(output: Path) -> None:
-    """Of processes that were killed while they wrote."""
+    """Drops the last line of a file whose process was killed while writing it."""
     for file in output.glob("records-*.jsonl"):
         content = file.read_text(encoding="utf-8")
         if content and not content.endswith("\n"):

@@ -26,7 +26,7 @@ PATCH_RADIUS = 3
 
 
 def network_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
-    """A model's network alone, without and with blending (sec. 3.5): what the paper measures."""
+    """Lists what the paper measures: a model's network alone, without and with blending (sec. 3.5)."""
     return {
         name: lambda image, mask: pipe(image, mask, detail="none"),
         f"{name}, blended": lambda image, mask: pipe(image, mask, detail="none", blend="poisson"),
@@ -34,12 +34,12 @@ def network_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Metho
 
 
 def default_methods(pipe: GLCICPipeline, name: str) -> dict[str, Method]:
-    """Gives what people get of a model without asking, under its name: what raters of a study see."""
+    """Lists a model with its defaults, under its name: what raters of a study see."""
     return {name: lambda image, mask: pipe(image, mask)}
 
 
 def model_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
-    """A model's network alone, without and with blending, and what people get of the model."""
+    """Lists a model's network alone, without and with blending, and the model with its defaults."""
     return {**network_methods(pipe, name), **default_methods(pipe, f"{name}, exemplars")}
 
 
@@ -100,7 +100,7 @@ def make_methods(
     baselines: Sequence[str] = (),
     of_model: Callable[[GLCICPipeline, str], dict[str, Method]] = model_methods,
 ) -> dict[str, Method]:
-    """Names and methods: those of each model, then the baselines, then the first model's mean colour.
+    """Lists methods by name: those of each model, then the baselines.
 
     Args:
         models: By name.
@@ -138,7 +138,7 @@ FAST_BASELINES = ("Telea", "Navier-Stokes", "mean colour")
 
 
 def model_names(models: Sequence[str | Path | None]) -> list[str]:
-    """A short name for each model, none twice: `glcic` for one, else the folder's or the Hub's last part."""
+    """Names each model, none twice: `glcic` for a single one, else the last part of its folder or Hub name."""
     if len(models) == 1:
         return ["glcic"]
     paths = [Path(model or "glcic") for model in models]

@@ -15,7 +15,7 @@ SSIM_WINDOW = 7
 
 
 MAX_PSNR = 100.0
-"""In dB, what equal images have: their error's logarithm is infinite, and no mean could be taken."""
+"""PSNR in dB of equal images, whose error has no logarithm; with infinity no mean could be taken."""
 
 
 class Metric(NamedTuple):
@@ -90,7 +90,7 @@ def hole_metrics(
 
 
 def mean_of_defined(values: Iterable[float]) -> float:
-    """The mean of the values that are defined; a flat photograph has no texture to compare with."""
+    """Averages the values that are defined; a flat photograph has no texture to compare with."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
 
@@ -107,13 +107,13 @@ def _similarity(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def _inner(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Without the border where windows reach outside the image, as scikit-image takes the mean."""
+    """Drops the border where windows reach outside the image, as scikit-image's mean does."""
     border = SSIM_WINDOW // 2
     return similarity[border:-border, border:-border]
 
 
 def _step(image: NDArray[np.float64], hole: NDArray[np.bool_]) -> float:
-    """The mean absolute difference of neighbours of which one is in the hole."""
+    """Averages the absolute differences of neighbours of which one is in the hole."""
     steps = [
         np.abs(np.diff(image, axis=axis))[np.diff(hole.astype(np.int8), axis=axis) != 0].ravel() for axis in (0, 1)
     ]

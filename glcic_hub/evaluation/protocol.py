@@ -1,4 +1,4 @@
-"""Which part of each photograph is taken, and where its hole is."""
+"""Decides which part of each photograph is taken, and where its hole is."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from PIL import Image, ImageOps
 
 from glcic_hub.data.photographs import Folder, Photograph, file_of
 from glcic_hub.evaluation.metrics import SSIM_WINDOW
-from glcic_hub.images.files import READ_FORMATS, masks_by_name
+from glcic_hub.images.files import READ_FORMATS
+from glcic_hub.images.folders import masks_by_name
 from glcic_hub.images.masks import Rectangle, open_mask, random_rectangle, random_strokes
 from glcic_hub.images.processing import open_image, to_uint8
 
 HOLES = ("rectangles", "centre", "strokes")
 
 MIN_SIDE_FOR_STROKES = 32
-"""Strokes in less are a few pixels."""
+"""In smaller images strokes would be a few pixels."""
 
 
 class Case(NamedTuple):
@@ -45,7 +46,7 @@ class Protocol:
         fit: Scale photographs to have a short side of `size`, instead of cutting the square at their own resolution.
 
     Raises:
-        ValueError: It cannot be followed.
+        ValueError: Sizes or seed are out of range, or settings contradict each other.
         FileNotFoundError: No such folder of masks.
     """
 
@@ -69,7 +70,7 @@ class Protocol:
             raise ValueError(f"photographs with the masks of {self.holes} are taken whole and cannot be fitted")
 
     def describe(self) -> str:
-        """In words, as for a table's heading."""
+        """Describes the protocol in words, for a table's heading."""
         if self.holes not in HOLES:
             return f"whole photographs, masks of {Path(self.holes).name}"
         hole = {
@@ -104,7 +105,7 @@ def case_opener(protocol: Protocol, photographs: Sequence[Photograph]) -> Callab
 
 
 def short_name(photographs: Sequence[Photograph], index: int) -> str:
-    """A photograph's name; in a folder its path from there."""
+    """Returns a photograph's name; in a folder, its path relative to the folder."""
     name = photographs[index].name
     return str(Path(name).relative_to(photographs.folder)) if isinstance(photographs, Folder) else name
 
@@ -120,10 +121,10 @@ def _with_mask(image: NDArray[np.uint8], path: Path) -> Case:
 
 
 def centre_square(photograph: Photograph, size: int, *, fit: bool = False) -> NDArray[np.uint8]:
-    """The centre (size, size, 3) of a photograph at its own resolution, or scaled; smaller ones are enlarged.
+    """Cuts the centre (size, size, 3) out of a photograph at its own resolution, or scaled; enlarges smaller ones.
 
     Raises:
-        ValueError: It cannot be read.
+        ValueError: The photograph cannot be read.
     """
     image = Image.fromarray(_whole(photograph))
     if fit or min(image.size) < size:

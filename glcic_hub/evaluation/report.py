@@ -34,7 +34,7 @@ class Estimate(NamedTuple):
     high: float
 
     def show(self, digits: int, sign: str = "") -> str:
-        """As text: mean, and interval in brackets."""
+        """Formats the mean, and the interval in brackets."""
         mean = f"{self.mean:{sign}.{digits}f}"
         if math.isnan(self.low):
             return mean
@@ -42,7 +42,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: list[float]) -> Estimate:
-    """The mean of the values that are defined, with its percentile bootstrap interval; the same each time."""
+    """Averages the values that are defined, with a percentile bootstrap interval; the same each time."""
     defined = [value for value in values if not math.isnan(value)]
     if len(defined) < 2:
         return Estimate(mean_of_defined(defined), math.nan, math.nan)
@@ -53,7 +53,7 @@ def estimate(values: list[float]) -> Estimate:
 
 
 def means(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
-    """For each method each metric, and `seconds`, over the photographs that all methods completed."""
+    """Averages each metric, and `seconds`, for each method over the photographs that all methods completed."""
     return {
         method: {
             metric: estimate(list(evaluation.values(method, metric).values()))
@@ -64,7 +64,7 @@ def means(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
 
 
 def differences(evaluation: Evaluation) -> dict[str, dict[str, Estimate]]:
-    """For each method but the first each metric less the first method's, photograph by photograph."""
+    """Compares each method with the first, photograph by photograph: the mean difference of each metric."""
     first, *others = evaluation.methods
     result: dict[str, dict[str, Estimate]] = {}
     for method in others:
@@ -83,7 +83,7 @@ class Frechet(NamedTuple):
 
 
 def frechet(evaluation: Evaluation) -> dict[str, Frechet]:
-    """For each method; empty if the evaluation was without the extra "perceptual"."""
+    """Computes each method's Fréchet distance; empty if the evaluation ran without the extra "perceptual"."""
     if "efficientnet" not in evaluation.metrics:
         return {}
     result = {}
@@ -125,7 +125,7 @@ def as_markdown(evaluation: Evaluation) -> str:
 
 
 def _left_out(evaluation: Evaluation) -> str:
-    """Which methods are not in the tables, in a sentence; empty if all are."""
+    """Names the methods that are not in the tables, in a sentence; empty if all are."""
     failed = dict.fromkeys(failure["method"] for failure in evaluation.failures)
     names = [name for name in failed if name and name not in evaluation.methods]
     return f"Left out, for they failed on more than half: {', '.join(names)}." if names else ""
@@ -195,7 +195,7 @@ def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
 
 
 def _plain(value: float) -> float | None:
-    """A number as JSON can hold it."""
+    """Replaces what is not finite by None, as JSON has no NaN."""
     return value if math.isfinite(value) else None
 
 

@@ -141,7 +141,7 @@ class _Networks:
         return folded
 
     def whole(self, rgb: NDArray[np.uint8], hole: NDArray[np.bool_]) -> dict[str, Work]:
-        """The whole image through the network, as trained in float32, and folded in each dtype."""
+        """Lists runs of the whole image: as trained in float32, and folded in each dtype."""
         kinds: dict[str, Work] = {"plain": partial(_whole, self.plain, rgb, hole)}
         return kinds | {
             f"whole {_name(dtype)}": partial(_whole, self.folded(dtype), rgb, hole) for dtype in self.dtypes
@@ -152,7 +152,7 @@ class _Networks:
 
 
 def measure(kinds: Mapping[str, Work], runs: int) -> dict[str, float]:
-    """The median seconds of each kind, run in turns, after a first turn that does not count."""
+    """Measures each kind's median time in seconds over interleaved runs, after one warm-up run."""
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(runs + 1):
         for name, work in kinds.items():
@@ -246,7 +246,7 @@ def _overhead(networks: _Networks, size: int, runs: int) -> Row:
 
 
 def _memory(networks: _Networks, sizes: Sequence[int], full_frame_up_to: int) -> Iterator[Row]:
-    """Of a process of its own for each figure; on a GPU, of its memory."""
+    """Measures peak memory, each figure in a process of its own; on a GPU, the GPU's memory."""
     for size in sizes:
         row: Row = {"image": f"{size}²"}
         for kind, holes in (("region", 1), ("region", HOLES), ("whole", 1)):
@@ -283,7 +283,7 @@ def _peak(kind: str, size: int, holes: int, width: int, device: torch.device) ->
 
 
 def _status(entry: str) -> int:
-    """An entry of Linux's account of this process, in bytes."""
+    """Reads an entry of Linux's account of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(entry))
 
@@ -294,7 +294,7 @@ def _others(names: Iterable[str], rgb: NDArray[np.uint8], hole: NDArray[np.bool_
 
 
 def _image(size: int, hole_size: int = HOLE) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A photograph enlarged to a square, and a hole in its middle."""
+    """Makes a photograph enlarged to a square, and a hole in its middle."""
     photograph = np.asarray(getattr(data, "astronaut")())  # noqa: B009, the stubs do not know it
     rgb = cv2.resize(photograph, (size, size), interpolation=cv2.INTER_CUBIC)
     hole = np.zeros((size, size), bool)
@@ -305,7 +305,7 @@ def _image(size: int, hole_size: int = HOLE) -> tuple[NDArray[np.uint8], NDArray
 
 @torch.inference_mode()
 def _whole(network: CompletionNetwork, rgb: NDArray[np.uint8], hole: NDArray[np.bool_]) -> torch.Tensor:
-    """The whole image through the network, as the paper does it."""
+    """Runs the whole image through the network, as the paper does."""
     weight = next(network.parameters())
     image = torch.from_numpy(to_unit(rgb)).permute(2, 0, 1)[None].to(weight.device, weight.dtype)
     mask = torch.from_numpy(hole)[None, None].to(weight.device, weight.dtype)
@@ -317,7 +317,7 @@ def _whole(network: CompletionNetwork, rgb: NDArray[np.uint8], hole: NDArray[np.
 
 @torch.inference_mode()
 def _attainable_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """The multiply-adds a second of one large convolution, the like of which the network consists of."""
+    """Measures the multiply-adds a second of one large convolution, like those of the network."""
     channels, side = 256, 256
     x = torch.randn(1, channels, side, side, dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(channels, channels, 3, 3, dtype=dtype, device=device).contiguous(
@@ -342,7 +342,7 @@ def _machine(networks: _Networks) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """A Markdown table; a column that a row lacks stays empty there."""
+    """Makes a Markdown table; a column that a row lacks stays empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = [columns, ["---"] * len(columns)]
     for row in rows:

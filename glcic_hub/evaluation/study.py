@@ -72,7 +72,7 @@ def prepare_study(
         count: How many images a rater sees at most; half of them real.
 
     Returns:
-        What could not be used, a line each.
+        The photographs that could not be used, a line each.
 
     Raises:
         FileExistsError: The folder exists.
@@ -149,10 +149,10 @@ class Study:
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
-        """A connection; what is written is on the disk when it is closed, or not at all.
+        """Opens a connection; its changes are on the disk when it is closed, or none of them is.
 
         Raises:
-            OSError: The file is no study's, or the disk is full.
+            OSError: The file is not a study's, or the disk is full.
         """
         try:
             with closing(sqlite3.connect(self.file, timeout=30)) as database:
@@ -173,6 +173,7 @@ class Study:
         with self._database() as database:
             database.execute("BEGIN IMMEDIATE")  # two raters at once would see the same counts
             (count,) = database.execute("SELECT count FROM settings").fetchone()
+            # Count what others have seen, so that methods and photographs are seen alike often.
             images = {
                 (photograph, kind): token
                 for token, photograph, kind in database.execute("SELECT token, photograph, kind FROM images")
@@ -209,7 +210,7 @@ class Study:
         return rater
 
     def next_trial(self, rater: str) -> Trial | None:
-        """The image that a rater has not answered yet; None after the last.
+        """Returns the rater's first image without an answer; None after the last.
 
         Raises:
             KeyError: No such rater.
@@ -252,7 +253,7 @@ class Study:
             )
 
     def image(self, token: str) -> Path:
-        """The file of an image.
+        """Returns an image's file.
 
         Raises:
             KeyError: There is none of that token.
@@ -263,7 +264,7 @@ class Study:
         return self.folder / "images" / f"{token}.png"
 
     def votes(self) -> list[tuple[str, str, str, str, str]]:
-        """All answers: rater's token and name, kind of image, image's token, answer."""
+        """Lists all answers: rater's token and name, kind of image, image's token, answer."""
         with self._database() as database:
             return database.execute(
                 "SELECT rater, raters.name, kind, image, answer FROM trials JOIN raters ON raters.token = rater "
@@ -276,7 +277,7 @@ class Study:
             return str(database.execute("SELECT description FROM settings").fetchone()[0])
 
     def kinds(self) -> list[str]:
-        """`real`, then the methods."""
+        """Lists the kinds of images: `real`, then the methods."""
         with self._database() as database:
             found = [row[0] for row in database.execute("SELECT kind FROM images GROUP BY kind ORDER BY min(rowid)")]
         return [REAL, *(kind for kind in found if kind != REAL)]

@@ -11,7 +11,7 @@ from glcic_hub.files import first_line
 
 
 def make_app(study: Study) -> Any:
-    """The study's web application (ASGI).
+    """Makes the study's web application (ASGI).
 
     Raises:
         ModuleNotFoundError: starlette is not installed; it comes with gradio.

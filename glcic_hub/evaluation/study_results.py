@@ -42,7 +42,7 @@ class Share(NamedTuple):
         return float(found.low), float(found.high)
 
     def show(self) -> str:
-        """As text, in per cent."""
+        """Formats the share in per cent."""
         if not self.votes:
             return "no votes"
         low, high = self.interval
@@ -103,7 +103,7 @@ def results(study: Study) -> Results:
 
 
 def results_as_markdown(study: Study, found: Results) -> str:
-    """The tables: called real, by kind of image and by rater."""
+    """Writes the tables: share called real, by kind of image and by rater."""
     lines = [
         f"Called real; {study.description()}. In brackets: Wilson's 95 % intervals, as if all votes were independent.",
         "",

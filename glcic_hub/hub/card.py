@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -10,17 +11,20 @@ from typing import Any
 
 import torch
 import yaml
-from huggingface_hub import EvalResult, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData, metadata_load
 from PIL import Image
 
-from glcic_hub.config import GLCICConfig
-from glcic_hub.files import write_text
+from glcic_hub.config import LICENSE, GLCICConfig
+from glcic_hub.files import first_line, write_text
 from glcic_hub.hub.export import OPSET
 from glcic_hub.images.files import save_image
 from glcic_hub.networks import CompletionNetwork
 
 CARD_FILE = "README.md"
 CARD_IMAGE = "before-after.jpg"
+LICENSE_FILES = ("LICENSE", "LICENSE.md")
+"""What the Hub takes as `license_link`, if it is no address."""
+
 UNNAMED = "path/of/this/folder"
 """Stands in a card for the model's name, as long as it has none."""
 
@@ -29,10 +33,10 @@ TAGS = ["image-completion", "image-inpainting", "inpainting", "object-removal", 
 
 
 def write_card(folder: Path, config: GLCICConfig, image: Image.Image, name: str = UNNAMED) -> None:
-    """Writes the card of a model, and an image that shows what the model does.
+    """Writes the card of a model, an image that shows what the model does, and the license that the card links to.
 
     Args:
-        folder: The model folder.
+        folder: The model folder. A license in it stays as it is.
         config: The model's; the card repeats what it says of the training.
         image: Hole, result and original in a row, as `pipeline.card_image` makes it.
         name: `user/name` on the Hub; empty for the model that comes with the package.
@@ -41,12 +45,58 @@ def write_card(folder: Path, config: GLCICConfig, image: Image.Image, name: str 
         OSError: They cannot be written.
     """
     save_image(image, folder / CARD_IMAGE, overwrite=True)
-    text = f"---\n{card_data(config, name).to_yaml()}\n---\n\n{_body(config, name)}"
-    write_text(folder / CARD_FILE, text)
+    link = _license(config).get("license_link")
+    if link in LICENSE_FILES and not (folder / link).exists():
+        write_text(folder / link, license_text(config))
+    write_text(folder / CARD_FILE, card_text(config, name))
 
 
-def name_card(folder: Path, name: str) -> None:
-    """Fills the model's name into a card that was written without.
+def card_text(config: GLCICConfig, name: str = UNNAMED) -> str:
+    """The card of a model; arguments as for `write_card`."""
+    return f"---\n{card_data(config, name).to_yaml()}\n---\n\n{_body(config, name)}"
+
+
+def license_text(config: GLCICConfig) -> str:
+    """The license of a model's weights, of what its config says of terms and training."""
+    training = config.training or {}
+    lines = [
+        f"License of the weights beside this file: {_license(config).get('license_name', 'other')}",
+        _terms(training),
+        *(f"They were trained on: {data}" for data in (training.get("data"), *training.get("sources", [])) if data),
+    ]
+    return "\n\n".join(textwrap.fill(line, 100, break_on_hyphens=False) for line in lines) + "\n"
+
+
+def inherited(folder: Path, config: GLCICConfig, name: str) -> dict[str, Any]:
+    """What the record of a training takes over from the model that it starts from.
+
+    Args:
+        folder: Of that model. What its card says of the license goes before what the config says.
+        config: The model's.
+        name: `user/name` on the Hub; else a folder's name, without a slash.
+
+    Raises:
+        ValueError: The card's metadata cannot be read.
+    """
+    training = config.training or {}
+    try:
+        metadata = (metadata_load(folder / CARD_FILE) or {}) if (folder / CARD_FILE).is_file() else {}
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read the metadata of {folder / CARD_FILE}: {first_line(error)}; mend them") from None
+    license_ = {key: metadata[key] for key in LICENSE if isinstance(metadata.get(key), str)}
+    record = {
+        "start": f"{name} ({training['title']})" if "title" in training else name,
+        "base_model": name if "/" in name else training.get("base_model"),
+        "sources": [line for line in (training.get("data"), *training.get("sources", [])) if line],
+        "datasets": list(training.get("datasets", [])),
+        "license": license_ or dict(_license(config)),
+        "terms": training.get("terms"),
+    }
+    return {key: value for key, value in record.items() if value}
+
+
+def name_card(folder: Path, name: str) -> str:
+    """Fills the model's name into a card that was written without, and returns the card.
 
     Raises:
         ValueError: The card is not UTF-8.
@@ -58,6 +108,7 @@ def name_card(folder: Path, name: str) -> None:
     except UnicodeDecodeError:
         raise ValueError(f"the model card {CARD_FILE} is not UTF-8") from None
     write_text(path, text)
+    return text
 
 
 def card_data(config: GLCICConfig, name: str) -> ModelCardData:
@@ -77,7 +128,8 @@ def card_data(config: GLCICConfig, name: str) -> ModelCardData:
         if training.get("figures")
     ]
     return ModelCardData(
-        **training.get("license", {}),
+        **_license(config),
+        base_model=training.get("base_model"),
         library_name="glcic-hub",
         pipeline_tag="image-to-image",
         tags=TAGS,
@@ -104,8 +156,26 @@ def _body(config: GLCICConfig, name: str) -> str:
         mean_pixel=", ".join(f"{value:.4f}" for value in config.mean_pixel),
         training=_training(training) if training else "What it was trained on was not recorded.",
         figures=_figures(training) if training.get("figures") else "Not measured.",
-        terms=training.get("terms", "Whatever the photographs' terms say of weights that were trained on them."),
+        terms=_terms(training),
     )
+
+
+def _license(config: GLCICConfig) -> dict[str, Any]:
+    """The license as a card's metadata have it; what is linked to and no address is `LICENSE`."""
+    license_ = dict((config.training or {}).get("license", {}))
+    link = license_.get("license_link")
+    if link and "://" not in link and link not in LICENSE_FILES:
+        license_["license_link"] = LICENSE_FILES[0]
+    return license_
+
+
+def _terms(training: Mapping[str, Any]) -> str:
+    photographs = "Whatever the photographs' terms say of weights that were trained on them."
+    start = training.get("start", "scratch")
+    if start == "scratch":
+        return str(training.get("terms", photographs))
+    before = training.get("terms", "they are not recorded.")
+    return f"Those of the model that it was trained from, {start}: {before} Besides: {photographs}"
 
 
 def _training(training: Mapping[str, Any]) -> str:
@@ -114,6 +184,7 @@ def _training(training: Mapping[str, Any]) -> str:
         "| | |",
         "|---|---|",
         *(f"| {title} | {training[key]} |" for key, title in rows.items() if key in training),
+        *(f"| trained before on | {data} |" for data in training.get("sources", [])),
     ]
     if "recipe" not in training:
         return "\n".join(lines)

@@ -23,8 +23,8 @@ WEIGHTS_FILE = "model.safetensors"
 DISCRIMINATOR_PARTS = ("global_discriminator", "local_discriminator", "fusion")
 """Parts of the context discriminator, each in a file of its own, `<part>.safetensors`; completion needs none."""
 
-MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, *(f"{part}.safetensors" for part in DISCRIMINATOR_PARTS), "recipe.yaml")
-"""All that a model folder holds, besides its card."""
+MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, *(f"{part}.safetensors" for part in DISCRIMINATOR_PARTS), "recipe*.yaml")
+"""Patterns of all that a model folder holds, besides its card and license."""
 
 
 def save_model(

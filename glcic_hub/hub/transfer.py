@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from huggingface_hub import HfApi, constants, hf_hub_download
+import yaml
+from huggingface_hub import HfApi, RepoCard, constants, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -28,7 +29,7 @@ from huggingface_hub.errors import (
 )
 
 from glcic_hub.files import first_line
-from glcic_hub.hub.card import CARD_FILE, CARD_IMAGE, UNNAMED, name_card
+from glcic_hub.hub.card import CARD_FILE, CARD_IMAGE, LICENSE_FILES, UNNAMED, name_card
 from glcic_hub.hub.model_files import CONFIG_FILE, DISCRIMINATOR_PARTS, MODEL_FILES, WEIGHTS_FILE
 from glcic_hub.version import __version__
 
@@ -40,7 +41,7 @@ def fetch_model(
     model: str | Path,
     *,
     subfolder: str | None = None,
-    discriminators: bool = False,
+    to_train: bool = False,
     revision: str | None = None,
     token: str | bool | None = None,
     cache_dir: str | Path | None = None,
@@ -52,7 +53,7 @@ def fetch_model(
     Args:
         model: A folder, or `user/name`. If there is a folder of that name, it is meant.
         subfolder: Where in the folder or repository the model is; None means at its top.
-        discriminators: Download them too, if there are any, to train further; completion needs none.
+        to_train: Download what further training takes, too, as far as it is there: discriminators, card and license.
         revision: Branch, tag or commit on the Hub.
         token: For private and gated models; None takes the one of `hf auth login` or `HF_TOKEN`, False none.
         cache_dir: Where downloads are kept; None takes the Hub's own cache.
@@ -93,9 +94,9 @@ def fetch_model(
             raise
         except EntryNotFoundError as error:
             raise _what_is_missing(model, subfolder, revision, token, error) from None
-        if discriminators and not (local_files_only or constants.HF_HUB_OFFLINE):
+        if to_train and not (local_files_only or constants.HF_HUB_OFFLINE):
             present = HfApi(token=_checked(token)).list_repo_files(model, revision=commit)
-            for file in (f"{part}.safetensors" for part in DISCRIMINATOR_PARTS):
+            for file in (CARD_FILE, *LICENSE_FILES, *(f"{part}.safetensors" for part in DISCRIMINATOR_PARTS)):
                 if _inside(subfolder, file) in present:
                     download(file, revision=commit)
     return config.parent
@@ -172,11 +173,30 @@ def make_repository(name: str, *, kind: str = "model", private: bool | None = No
         return api.create_repo(name, repo_type=kind, space_sdk=sdk, private=private, exist_ok=True).repo_id
 
 
+def check_card(card: str, name: str, *, kind: str = "model") -> None:
+    """Asks the Hub whether it takes a card, before anything is made there.
+
+    Args:
+        card: Its text, metadata included.
+        name: Of the repository that it is for.
+        kind: As for `make_repository`.
+
+    Raises:
+        ValueError: The card's metadata are not what the Hub takes.
+        OSError: The Hub cannot be reached or fails.
+    """
+    with _explained(name, f"cannot push to {name}"):
+        try:
+            RepoCard(card).validate(repo_type=kind)
+        except (ValueError, yaml.YAMLError) as error:
+            raise ValueError(f"the Hub refuses the metadata of {CARD_FILE}: {' '.join(str(error).split())}") from None
+
+
 def copy_model(folder: Path, to: Path) -> None:
-    """Copies a model folder's model and card, and nothing else that lies there."""
-    for file in (*MODEL_FILES, CARD_FILE, CARD_IMAGE):
-        if (folder / file).is_file():
-            shutil.copy(folder / file, to)
+    """Copies a model folder's model, card and license, and nothing else that lies there."""
+    for pattern in (*MODEL_FILES, *LICENSE_FILES, CARD_FILE, CARD_IMAGE):
+        for file in folder.glob(pattern):
+            shutil.copy(file, to)
 
 
 def upload_model(
@@ -206,11 +226,11 @@ def upload_model(
         The address of the commit, or of the pull request.
 
     Raises:
-        ValueError: `name` is not a name, or the card is not UTF-8.
+        ValueError: `name` is not a name, or the card is not UTF-8 or is refused.
         PermissionError: There is no token, or it is refused.
         OSError: The Hub cannot be reached or fails.
     """
-    name_card(folder, UNNAMED)  # fails before a repository is made
+    check_card(name_card(folder, UNNAMED), name)  # fails before a repository is made
     repository = make_repository(name, private=private, token=token)
     name_card(folder, repository)
     if revision is not None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from glcic_hub.images.exif import orientation_of
 from glcic_hub.images.files import MAX_PIXELS
 from glcic_hub.images.masks import hole_of
 from glcic_hub.images.processing import ImageLike, open_image, to_uint8
@@ -43,6 +44,12 @@ def side_by_side(
     hole = hole_of(opened, mask, invert=invert_mask, max_pixels=max_pixels)
     original, filled = (to_uint8(one.whole()) for one in (opened.without(hole), open_image(completed)))
     return grid([[np.where(hole[..., None], np.uint8(255), original), filled, original]])
+
+
+def row_size(image: Image.Image) -> tuple[int, int]:
+    """The width and height of the row that `side_by_side` makes of a loaded PIL image."""
+    width, height = image.size[::-1] if orientation_of(image) >= 5 else image.size  # those lie on their side
+    return 3 * (width + GAP) - GAP, height
 
 
 def grid(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> Image.Image:

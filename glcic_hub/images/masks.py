@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageChops
 
-from glcic_hub.images.files import MAX_PIXELS, is_file, load_image, name_of, orientation_of
+from glcic_hub.images.exif import orientation_of
+from glcic_hub.images.files import MAX_PIXELS, is_file, load_image, name_of
 from glcic_hub.images.processing import ImageLike, OpenedImage, check_range, crop, load_pil, turn_upright
 
 MASK_THRESHOLD = 0.2
@@ -23,8 +26,10 @@ and leaves out the noise around the edge of one that was saved as JPEG."""
 def open_mask(mask: ImageLike, *, invert: bool = False, max_pixels: int = MAX_PIXELS) -> NDArray[np.bool_]:
     """Opens a mask: white, 1 or True marks the pixels to complete.
 
-    Soft masks (antialiased, or saved as JPEG) count from 0.2 of full white on. Whole numbers are read as 0 to 255, or
-    as 0 and 1 if there is none above 1. Colours are read by their brightness, transparent pixels as black.
+    Soft masks (antialiased, or saved as JPEG) count from 0.2 of full white on. Of whole numbers, in files as in
+    arrays, the greatest one decides what full white is: 1 if there is none above that, else 255, else 65535. Of
+    colours the greatest channel counts; palettes are read by their colours, transparent pixels as black. A
+    `UserWarning` says so if clearly marked pixels, such as those of a label, are too dark to be taken.
 
     Args:
         mask: A path or opened file, a PIL image, a NumPy array (H, W) or (H, W, C), or a tensor (H, W) or (C, H, W),
@@ -50,13 +55,20 @@ def open_mask(mask: ImageLike, *, invert: bool = False, max_pixels: int = MAX_PI
         raise ValueError(f"mask must be a path, file, PIL image, NumPy array or tensor, not {type(mask).__name__}")
     if mask.dtype == np.bool_:
         return ~mask if invert else mask
-    if mask.dtype == np.uint8:  # the same in one pass, by whole numbers
-        full = 255 if mask.max(initial=0) > 1 else 1
+    if np.issubdtype(mask.dtype, np.floating):
+        check_range(mask, "float mask")
+        soft = mask.astype(np.float32)
+        hole = np.asarray((1 - soft if invert else soft) > MASK_THRESHOLD)
+        levels = np.rint(soft * 255).astype(np.uint8)
+    else:
+        full = _full_white(mask)
         if invert:
-            return np.asarray(mask < math.ceil((1 - MASK_THRESHOLD) * full))
-        return np.asarray(mask > math.floor(MASK_THRESHOLD * full))
-    soft = _unit_mask(mask)
-    return np.asarray((1 - soft if invert else soft) > MASK_THRESHOLD)
+            hole = np.asarray(mask < math.ceil((1 - MASK_THRESHOLD) * full))
+        else:
+            hole = np.asarray(mask > math.floor(MASK_THRESHOLD * full))
+        levels = mask if full < 256 and mask.dtype == np.uint8 else (mask // (full // 255 or 1)).astype(np.uint8)
+    _warn_of_dark_marks(255 - levels if invert else levels, hole)
+    return hole
 
 
 def masks_of(masks: ImageLike | Sequence[ImageLike] | None, count: int) -> list[Any]:
@@ -164,19 +176,16 @@ def random_strokes(random: np.random.Generator, height: int, width: int) -> NDAr
 
 
 def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:
-    """The (H, W) brightness of a mask image, turned upright."""
-    orientation = orientation_of(load_pil(image, name))
+    """The (H, W) values of a mask image, of several channels the greatest, turned upright."""
+    load_pil(image, name)
+    orientation = orientation_of(image)
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
-    if image.mode.startswith("I;16") or image.mode == "I":
-        values = np.asarray(turn_upright(image, orientation))
-        # Mode I is that of 16 bits in older files, and of 0 to 255 where an array of whole numbers was made an image.
-        return values if image.mode == "I" and values.max(initial=0) <= 255 else values / np.float32(65535)
-    if image.mode not in ("1", "F", "L"):
-        image = image.convert("L")
+    if image.mode[0] in "IF":
+        return np.asarray(turn_upright(image, orientation))
+    if image.mode not in ("1", "L"):
+        image = reduce(ImageChops.lighter, image.convert("RGB").split())
     upright = turn_upright(image, orientation)
-    if upright.mode == "F":
-        return np.asarray(upright)
     values = np.zeros((upright.height, upright.width), np.uint8)
     if box := upright.getbbox():  # most of a mask is black, which need not be copied
         left, top, right, bottom = box
@@ -203,14 +212,48 @@ def _mask_from_array(mask: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
     return values
 
 
-def _unit_mask(mask: NDArray[Any]) -> NDArray[np.float32]:
-    """A mask of any number type as (H, W) float32 in [0, 1]."""
-    if np.issubdtype(mask.dtype, np.floating):
-        check_range(mask, "float mask")
-        return mask.astype(np.float32)
+def _full_white(mask: NDArray[Any]) -> int:
+    """The whole number that a mask's greatest one says is white: 1, 255 or 65535.
+
+    Raises:
+        ValueError: They are no whole numbers, or none of these three can be.
+    """
     if not np.issubdtype(mask.dtype, np.integer):
         raise ValueError(f"mask must be bool, whole numbers or float, not {mask.dtype}")
     least, greatest = (int(mask.min()), int(mask.max())) if mask.size else (0, 0)
-    if least < 0 or greatest > 255:
-        raise ValueError(f"mask of whole numbers must be in [0, 255], and is in [{least}, {greatest}]")
-    return mask.astype(np.float32) / np.float32(255 if greatest > 1 else 1)
+    if least >= 0 and greatest <= 255:
+        return 255 if greatest > 1 else 1
+    if least < 0 or not MASK_THRESHOLD * 65535 < greatest <= 65535:
+        raise ValueError(
+            f"mask of whole numbers must be in [0, 255], and is in [{least}, {greatest}]; of 16 bits white is 65535"
+        )
+    return 65535
+
+
+def _warn_of_dark_marks(levels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> None:
+    """Warns if pixels are marked and not taken, and that not for a soft edge, a feather or noise.
+
+    Those make many levels, each in few places that are flat. Labels make few levels, nearly all of them flat.
+
+    Args:
+        levels: (H, W), 0 to 255, the hole the brighter part.
+        hole: (H, W), what was taken of that.
+    """
+    levels = np.ascontiguousarray(levels)
+    dark = (
+        np.ravel(cv2.calcHist([levels], [0], (~hole).view(np.uint8), [256], [0, 256]))
+        if levels.size
+        else np.zeros(256)
+    )
+    dark[: int(levels.min(initial=255)) + 1] = 0
+    if not (marked := int(dark.sum())):
+        return
+    most_common = np.argsort(dark)[-3:]
+    flat = sum(int(cv2.erode((levels == level).astype(np.uint8), np.ones((3, 3))).sum()) for level in most_common)
+    if flat > marked / 2 or not hole.any():
+        greatest = int(np.flatnonzero(dark)[-1])
+        warnings.warn(
+            f"{marked} pixels of the mask are marked by values of up to {greatest} of 255, which are not above "
+            f"{MASK_THRESHOLD} of white, and are not taken; make them white if they belong to the hole",
+            stacklevel=3,
+        )

@@ -14,7 +14,8 @@ from PIL import Image
 
 from glcic_hub.files import first_line
 from glcic_hub.images.boxes import Box
-from glcic_hub.images.files import MAX_PIXELS, is_file, load_image, load_pixels, name_of, orientation_of, read_exif
+from glcic_hub.images.exif import orientation_of, read_exif
+from glcic_hub.images.files import MAX_PIXELS, is_file, load_image, load_pixels, name_of
 
 AnyImage: TypeAlias = Image.Image | NDArray[Any] | torch.Tensor
 """A completed image, of the input's type; a PIL image for a path or file."""
@@ -180,17 +181,16 @@ def as_type(image: AnyImage, output_type: OutputType) -> AnyImage:
     return torch.from_numpy(unit).permute(2, 0, 1).contiguous()
 
 
-def load_pil(image: Image.Image, name: str) -> Image.Exif:
-    """Loads a PIL image's pixels, and gives what its EXIF says of the photograph (`read_exif`).
+def load_pil(image: Image.Image, name: str) -> None:
+    """Loads a PIL image's pixels.
 
     Raises:
-        ValueError: It is broken or closed, or has 16 bits a channel in colour.
+        ValueError: It is broken or closed, or of a kind that would lose bits or bands.
     """
     try:
         load_pixels(image)
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise ValueError(f"cannot read {name}: {first_line(error)}") from None
-    return read_exif(image)
 
 
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -205,32 +205,39 @@ def crop(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
     return image.resize((right - left, bottom - top), Image.Resampling.NEAREST, box=box)
 
 
-def _turn_back(image: Image.Image, orientation: int) -> Image.Image:
-    return turn_upright(image, {6: 8, 8: 6}.get(orientation, orientation))
-
-
 def _from_pil(image: Image.Image, name: str) -> OpenedImage:
-    exif = load_pil(image, name)
-    orientation = orientation_of(exif)
+    load_pil(image, name)
+    orientation = orientation_of(image)
     if image.mode in ("1", "L", "RGB") and "transparency" in image.info:
         stored = image.convert("RGBA" if image.mode == "RGB" else "LA")  # one colour stands for transparency
     elif image.mode == "I" or image.mode.startswith("I;16"):
         stored = _to_uint16(image, name)
     else:
         stored = image
-    info = {**stored.info, "exif": exif.tobytes() if exif else b""}
+
+    def restore(completed: Image.Image) -> Image.Image:
+        """Turns a completed image as it was stored, with what came with it."""
+        completed = turn_upright(completed, {6: 8, 8: 6}.get(orientation, orientation))
+        exif = read_exif(image)
+        completed.info = {**stored.info, "exif": exif.tobytes() if exif else b""}
+        return completed
+
     if stored.mode in ("I;16", "F"):
-        grey = np.asarray(turn_upright(stored, orientation)).astype(np.float32)
+        turned = turn_upright(stored, orientation)
+        grey = np.asarray(turned).astype(np.float32)
         grey /= 65535 if stored.mode == "I;16" else 1
         rgb = np.repeat(grey[..., None], 3, axis=2)
         return OpenedImage(
-            rgb, None, lambda patches, _: _put_grey(stored, info, orientation, patches), f"{name} (mode {stored.mode})"
+            rgb,
+            None,
+            lambda patches, _: restore(_put_grey(np.asarray(turned), patches)),
+            f"{name} (mode {stored.mode})",
         )
     if stored.mode not in _EDITABLE_MODES:
         raise ValueError(f"{name} has the mode {stored.mode}; convert it to RGB first")
     upright = turn_upright(stored, orientation)
     alpha = np.asarray(upright.convert("RGBA").getchannel("A")) if stored.has_transparency_data else None
-    return OpenedImage(PilPixels(upright), alpha, lambda *what: _put_pil(upright, info, orientation, *what), name)
+    return OpenedImage(PilPixels(upright), alpha, lambda *what: restore(_put_pil(upright, *what)), name)
 
 
 def _to_uint16(image: Image.Image, name: str) -> Image.Image:
@@ -245,10 +252,8 @@ def _to_uint16(image: Image.Image, name: str) -> Image.Image:
     return wide
 
 
-def _put_pil(
-    upright: Image.Image, info: dict[Any, Any], orientation: int, patches: Sequence[Patch], opaque: bool
-) -> Image.Image:
-    """Puts completed patches into a copy of an 8-bit PIL image, in its mode, turned as it was stored."""
+def _put_pil(upright: Image.Image, patches: Sequence[Patch], opaque: bool) -> Image.Image:
+    """Puts completed patches into a copy of an 8-bit PIL image, in its mode."""
     result = upright.copy()
     for box, completed, hole in patches:
         fill = Image.fromarray(to_uint8(completed))
@@ -260,8 +265,6 @@ def _put_pil(
         if upright.mode in ("LA", "PA", "RGBA") and not opaque:
             fill.putalpha(crop(upright, place).getchannel("A"))
         result.paste(fill, place, mask=Image.fromarray(hole))
-    result = _turn_back(result, orientation)
-    result.info = dict(info)
     return result
 
 
@@ -282,16 +285,14 @@ def _to_palette(fill: Image.Image, stored: Image.Image) -> Image.Image:
     return mapped if stored.mode == "P" else mapped.convert("PA")
 
 
-def _put_grey(stored: Image.Image, info: dict[Any, Any], orientation: int, patches: Sequence[Patch]) -> Image.Image:
-    """Puts completed patches into a copy of an I;16 or F image; Pillow cannot paste into these."""
-    values = np.array(turn_upright(stored, orientation))
+def _put_grey(upright: NDArray[Any], patches: Sequence[Patch]) -> Image.Image:
+    """Puts completed patches into a copy of the values (H, W) of an I;16 or F image, which Pillow cannot do."""
+    values = upright.copy()
     for box, completed, hole in patches:
         grey = completed @ _BRIGHTNESS
-        fill = grey if stored.mode == "F" else np.rint(grey * 65535)
+        fill = np.rint(grey * 65535) if values.dtype == np.uint16 else grey
         values[box.slices][hole] = fill[hole]
-    result = _turn_back(Image.fromarray(values), orientation)
-    result.info = dict(info)
-    return result
+    return Image.fromarray(values)
 
 
 def _from_array(image: NDArray[Any]) -> OpenedImage:

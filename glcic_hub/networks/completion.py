@@ -80,7 +80,7 @@ class CompletionNetwork(nn.Module):
         return completed
 
     def encode_input(self, image: Tensor, mask: Tensor) -> Tensor:
-        """The (B, 4, H, W) input of the first layer; takes what `forward` does."""
+        """Makes the (B, 4, H, W) input of the first layer from what `forward` takes."""
         if self.order == "relu-norm":
             known = torch.where(mask > 0, self.mean_pixel, image)
         else:  # the hole holds the mean pixel; less the mean, that is 0 (sec. 3.1)

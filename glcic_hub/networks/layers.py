@@ -25,7 +25,7 @@ class ConvNormAct(nn.Module):
         return self.after_conv(self.conv(x))
 
     def after_conv(self, x: Tensor) -> Tensor:
-        """All that comes after the convolution."""
+        """Applies what comes after the convolution."""
         y: Tensor = self.act(self.norm(x))
         return y
 
@@ -37,6 +37,6 @@ class ConvActNorm(ConvNormAct):
     """
 
     def after_conv(self, x: Tensor) -> Tensor:
-        """All that comes after the convolution."""
+        """Applies what comes after the convolution."""
         y: Tensor = self.norm(self.act(x))
         return y

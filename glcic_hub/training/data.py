@@ -79,7 +79,7 @@ def cut_patch(photograph: Photograph, recipe: Recipe, random: np.random.Generato
 
 @lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """The order of the photographs in an epoch."""
+    """Draws the order of the photographs in an epoch."""
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
 
 
@@ -237,7 +237,7 @@ def load_batches(
 
 
 def _leave_signals_to_parent(worker: int) -> None:
-    """A cluster or a terminal signals every process of a run; the workers end when the training process says so."""
+    """Ignores signals, which clusters and terminals send to every process: workers end when the trainer says so."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # Linux
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -9,13 +9,13 @@ from glcic_hub.networks.completion import composite
 
 
 def _hole_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of (B, C, H, W) values over each sample's hole and channels, then over the batch."""
+    """Averages (B, C, H, W) values over each sample's hole and channels, then over the batch."""
     channels = values.shape[1]
     return ((values * mask).sum(dim=(1, 2, 3)) / (channels * mask.sum(dim=(1, 2, 3)))).mean()
 
 
 def completion_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 2: the squared error inside the hole, averaged over its pixels and channels.
+    """Computes eq. 2: the squared error inside the hole, averaged over its pixels and channels.
 
     Args:
         completed: (B, 3, H, W) what the completion network gave, in [0, 1].
@@ -29,7 +29,7 @@ def completion_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def tint_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """The part of eq. 2 that is error of colour and not of brightness: each channel's error less the channels' mean.
+    """Computes the part of eq. 2 that is error of colour, not brightness: each channel's error less their mean.
 
     Takes and gives what `completion_loss` does. Not in the paper: with few photographs the fill stays grey or beige
     for long, since most of eq. 2 is brightness.
@@ -39,7 +39,7 @@ def tint_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def gradient_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """The error of the fine structure: the squared difference of the error between neighbouring pixels.
+    """Computes the error of fine structure: the squared difference of the error between neighbouring pixels.
 
     Neighbours across the hole's edge count, with no error outside, so that a step at the edge is an error too. Takes
     and gives what `completion_loss` does. Not in the paper: eq. 2 alone leaves the patterns of the dilated and
@@ -51,7 +51,7 @@ def gradient_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def similarity_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
-    """1 less the structural similarity of image and original (Wang et al. 2004), averaged over the hole.
+    """Computes 1 less the structural similarity of image and original (Wang et al. 2004), over the hole.
 
     As `glcic evaluate` measures it: 7×7 windows around each pixel of the hole, which reach outside it, where the
     original is. Takes and gives what `completion_loss` does. Not in the paper: eq. 2 says little of faint structure,
@@ -72,7 +72,7 @@ def similarity_loss(completed: Tensor, image: Tensor, mask: Tensor) -> Tensor:
 
 
 def discriminator_loss(logits: Tensor, *, real: bool) -> Tensor:
-    """One of the two terms of eq. 4, which D maximises, as binary cross-entropy.
+    """Computes one of the two terms of eq. 4, which D maximises, as binary cross-entropy.
 
     Args:
         logits: (B, 1) what the discriminator says of images.
@@ -85,7 +85,7 @@ def discriminator_loss(logits: Tensor, *, real: bool) -> Tensor:
 
 
 def adversarial_loss(fake_logits: Tensor, kind: str) -> Tensor:
-    """The adversarial term that C minimises: the second term of eq. 5, without alpha.
+    """Computes the adversarial term that C minimises: the second term of eq. 5, without alpha.
 
     Args:
         fake_logits: (B, 1) what the discriminator says of completed images.

@@ -40,14 +40,22 @@ class TrainingOptions:
     start_from: str | Path | None = _option(
         None,
         "a trained model, folder or user/name; its discriminators are taken if the recipe has no phase 2",
-        flags=["--from"],
+        flag="--from",
         metavar="MODEL",
     )
-    resume: bool = _option(False, "resume from the newest checkpoint in the output folder")
+    resume: bool | str | Path = _option(
+        False,
+        "resume the run in the output folder, from the newest checkpoint (latest) or another (checkpoint-00000500)",
+        argparse={"nargs": "?", "const": "latest", "metavar": "CHECKPOINT"},
+    )
     mixed_precision: Literal["no", "bf16", "fp16"] | None = _option(
         None, "default: what accelerate launch or its config says"
     )
-    accumulation: int = _option(1, "parts that a batch is cut into to fit the memory", least=1)
+    accumulation: int | None = _option(
+        None,
+        "parts that a batch is cut into to fit the memory (default: ACCELERATE_GRADIENT_ACCUMULATION_STEPS, else 1)",
+        least=1,
+    )
     compile: bool = _option(False, "compile the networks")
     save_every: int = _option(
         250, "from one checkpoint to the next; there is one at the end of each phase, too", least=1, metavar="STEPS"
@@ -56,10 +64,15 @@ class TrainingOptions:
     validate_every: int = _option(
         1000, "from one validation to the next; phases 1 and 3 end with one", least=1, metavar="STEPS"
     )
-    trackers: tuple[str, ...] = _option(("tensorboard",), "that Accelerate knows; no NAME, no tracker", metavar="NAME")
-    push_to_hub: str | None = _option(
-        None, "upload the model at the end", metavar="USER/NAME", flags=["--push-to-hub", "--push_to_hub"]
+    trackers: tuple[str, ...] = _option(
+        ("tensorboard",), "that Accelerate knows, or all; no NAME, no tracker", metavar="NAME"
     )
+    push_to_hub: str | None = _option(
+        None,
+        "upload the model at the end (no name: that of the output folder)",
+        argparse={"nargs": "?", "const": "", "metavar": "USER/NAME"},
+    )
+    private: bool = _option(False, "make its repository private, if it is new")
     push_every: int | None = _option(None, "upload it before that, too", least=1, metavar="STEPS")
 
     def __post_init__(self) -> None:

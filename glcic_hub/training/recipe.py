@@ -17,6 +17,8 @@ from glcic_hub.files import write_text
 RECIPES = resources.files("glcic_hub.training") / "recipes"
 
 DEFAULT_RECIPE = "compact"
+WARMUP_STEPS = 200
+STEP_COUNTS = ("completion_steps", "discriminator_steps", "total_steps")
 
 
 def _entry(default: Any, help_text: str) -> Any:
@@ -71,6 +73,11 @@ class Recipe:
     tint_weight: float = _entry(0.0, "weight of the error of colour differences, added to eq. 2")
     gradient_weight: float = _entry(0.0, "weight of the error of differences between neighbours, added to eq. 2")
     similarity_weight: float = _entry(0.0, "weight of 1 less the structural similarity, added to eq. 2")
+    ema: bool = _entry(
+        False,
+        "validate and save an exponential moving average of the completion network's weights; training goes on with "
+        "the weights themselves",
+    )
     seed: int = _entry(0, "decides initial weights, order of the photographs, patches and holes")
 
     def __post_init__(self) -> None:
@@ -85,7 +92,7 @@ class Recipe:
         if self.completion_steps + self.discriminator_steps > self.total_steps:
             raise ValueError(
                 f"recipe: total_steps {self.total_steps} is less than completion_steps {self.completion_steps} "
-                f"and discriminator_steps {self.discriminator_steps} together"
+                f"and discriminator_steps {self.discriminator_steps} together; give these, too"
             )
         for name in ("learning_rate", "joint_learning_rate", "discriminator_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
@@ -115,7 +122,7 @@ class Recipe:
             raise ValueError(f"recipe: image_size must be a multiple of 4, not {self.image_size}")
 
     def config(self, mean_pixel: tuple[float, float, float]) -> GLCICConfig:
-        """The config of the networks that the recipe trains."""
+        """Makes the config of the networks that the recipe trains."""
         return GLCICConfig(
             mean_pixel=mean_pixel, width=self.width, image_size=self.image_size, patch_size=self.patch_size
         )
@@ -137,8 +144,43 @@ class Recipe:
         return self.phase_ends[2] > self.phase_ends[0]
 
     def phase_of(self, step: int) -> int:
-        """The phase, 1 to 3, of a step, counted from 0."""
+        """Returns the phase, 1 to 3, of a step, counted from 0."""
         return 1 + sum(step >= end for end in self.phase_ends[:2])
+
+    def learning_rate_at(self, step: int) -> float:
+        """The completion network's learning rate in a step, counted from 0."""
+        phase = self.phase_of(step)
+        greatest = self.learning_rate if phase == 1 else self.joint_learning_rate
+        if self.schedule == "constant":
+            return greatest
+        begin, end = (0, *self.phase_ends)[phase - 1 : phase + 1]
+        warmup = min(1.0, (step - begin + 1) / WARMUP_STEPS)
+        return greatest * warmup * 0.5 * (1 + math.cos(math.pi * (step - begin) / (end - begin)))
+
+    def continues(self, begun: Recipe, done: int) -> bool:
+        """Tells whether a run that was begun with another recipe may go on with this one.
+
+        It may if nothing differs but numbers of steps, which have grown, and if the steps that are done would have
+        been the same: of the same phase, at the same rate.
+        """
+        if begun == self:
+            return True
+        grown = {name: getattr(self, name) for name in STEP_COUNTS if getattr(self, name) > getattr(begun, name)}
+        return (
+            {**begun.entries(), **grown} == self.entries()
+            and begun.is_adversarial == self.is_adversarial
+            and all(
+                begun.phase_of(step) == self.phase_of(step)
+                and begun.learning_rate_at(step) == self.learning_rate_at(step)
+                for step in range(done)
+            )
+        )
+
+    def in_proportion(self, total_steps: int) -> dict[str, int]:
+        """The steps of phases 1 and 2 in proportion to another total: at least 1, if they have any."""
+        counts = {name: getattr(self, name) for name in STEP_COUNTS[:2]}
+        share = total_steps / self.total_steps
+        return {name: max(min(count, 1), round(count * share)) for name, count in counts.items()}
 
     @classmethod
     def load(cls, name: str, **overrides: Any) -> Recipe:
@@ -176,7 +218,7 @@ class Recipe:
         write_text(path, text)
 
     def entries(self) -> dict[str, Any]:
-        """The entries by name, of types that YAML and JSON have."""
+        """Lists the entries by name, in types that YAML and JSON have."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
 
     def differences(self, other: Recipe) -> str:
@@ -186,12 +228,12 @@ class Recipe:
 
 
 def recipe_names() -> list[str]:
-    """The names of the recipes that come with the package."""
+    """Lists the recipes that come with the package."""
     return sorted(path.name.removesuffix(".yaml") for path in RECIPES.iterdir())
 
 
 def _checked(name: str, kind: Any, value: Any) -> Any:
-    """`value` if it is of the annotated type (whole numbers pass as floats), else a ValueError."""
+    """Returns `value` if it is of the annotated type (whole numbers pass as floats), else raises a ValueError."""
     if get_origin(kind) is Literal:
         if value in get_args(kind):
             return value

@@ -6,19 +6,22 @@ import dataclasses
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from accelerate import Accelerator
 from matplotlib.figure import Figure
 from PIL import Image
 
 from glcic_hub.files import first_line, printable, write_text, write_whole
+from glcic_hub.hub.card import LICENSE_FILES
 from glcic_hub.training.recipe import Recipe
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d{8,}")
+LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -30,13 +33,24 @@ class RunFacts:
     photographs: int | None
     """Their number; None for a stream."""
     digest: str | None
-    """Of a folder's photographs, by which it is known again."""
+    """Of the names of a folder's photographs."""
     validation: str | None
     """Where validation photographs come from; None if they are kept back."""
     mean_pixel: tuple[float, float, float]
     """Mean (red, green, blue) of the photographs, in [0, 1]."""
     start: str | None
     """The model that was started from."""
+    contents: str | None = None
+    """Of names and sizes of the photographs' files, by which their folder is known again under another name."""
+    validation_contents: str | None = None
+    """The same of the validation photographs."""
+    inherited: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """What the model's record takes over from the model that was started from: `hub.card.inherited`."""
+
+
+def step_of(checkpoint: Path) -> int:
+    """Returns the number of steps that a checkpoint was saved after."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 class Run:
@@ -55,45 +69,89 @@ class Run:
         self.model = folder / "model"
         self.best = folder / "best"
         self.grids = folder / "grids"
+        self.license = folder / "license-of-start"
 
     def begin(self, recipe: Recipe, facts: RunFacts) -> None:
         """Writes down what a new run is; what is left of one that never saved goes."""
         for path in (self.log_file, self.unreadable_file):
             path.unlink(missing_ok=True)
-        for folder in (self.best, self.grids):
+        for folder in (self.best, self.grids, self.license):
             shutil.rmtree(folder, ignore_errors=True)
         recipe.save(self.recipe_file)
         write_text(self.facts_file, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
+
+    def keep_license(self, start: Path) -> None:
+        """Keeps the license of the model that the run starts from: each model of the run gets a copy."""
+        for file in LICENSE_FILES:
+            if (start / file).is_file():
+                self.license.mkdir(exist_ok=True)
+                shutil.copyfile(start / file, self.license / file)
+
+    def copy_license(self, model: Path) -> None:
+        """Copies the license that was kept, if there is one, into the folder of a model."""
+        for file in self.license.glob("*"):
+            shutil.copyfile(file, model / file.name)
 
     def facts(self) -> RunFacts:
         """Reads what the run began with."""
         facts = json.loads(self.facts_file.read_text(encoding="utf-8"))
         return RunFacts(**{**facts, "mean_pixel": tuple(facts["mean_pixel"])})
 
-    def check_same(self, recipe: Recipe, facts: dict[str, Any]) -> None:
+    def check_same(self, recipe: Recipe, facts: dict[str, Any], done: int) -> None:
         """Checks that a run is resumed as it began.
 
         Args:
             recipe: The recipe to resume with.
-            facts: Those of `RunFacts` that are known now and must be as they were.
+            facts: Those of `RunFacts` that are known now and must be as they were. A folder may have another name, if
+                its files have the same names and sizes.
+            done: The number of steps to resume after.
 
         Raises:
             ValueError: Something differs; the message names each difference.
         """
-        if differences := Recipe.load(str(self.recipe_file)).differences(recipe):
-            raise ValueError(f"{self.folder} was begun with another recipe: {differences}")
+        recipe_begun = Recipe.load(str(self.recipe_file))
+        if not recipe.continues(recipe_begun, done):
+            raise ValueError(
+                f"{self.folder} was begun with another recipe: {recipe_begun.differences(recipe)}; numbers of steps "
+                f"alone may grow, where the {done} steps that are done would have been the same; to train its model "
+                f"by another recipe, begin a new run with --from {self.model}"
+            )
         begun = dataclasses.asdict(self.facts())
-        if changed := [f"{name} {begun[name]} and {facts[name]}" for name in facts if begun[name] != facts[name]]:
+        compared = dict(facts)
+        for place, contents in (("data", "contents"), ("validation", "validation_contents")):
+            if compared.pop(contents) == begun[contents] is not None:
+                del compared[place]
+        if changed := [
+            f"{name} {begun[name]} and {value}" for name, value in compared.items() if begun[name] != value
+        ]:
             raise ValueError(f"{self.folder} was begun otherwise: {', '.join(changed)}")
 
     def checkpoints(self) -> list[Path]:
         """The checkpoints, all of them whole, oldest first."""
         return sorted(path for path in self.folder.glob("checkpoint-*") if CHECKPOINT_NAME.fullmatch(path.name))
 
-    def newest_step(self) -> int:
-        """Returns the step of the newest checkpoint; 0 if there is none."""
+    def checkpoint(self, which: Literal[True] | str | Path) -> Path:
+        """Returns the checkpoint to resume from.
+
+        Args:
+            which: True or "latest" takes the newest; else its name, its path in this folder, or its step.
+
+        Raises:
+            FileNotFoundError: There is none, or not that.
+        """
         checkpoints = self.checkpoints()
-        return int(checkpoints[-1].name.removeprefix("checkpoint-")) if checkpoints else 0
+        if not checkpoints:
+            raise FileNotFoundError(f"no run to resume in {self.folder}: it holds no checkpoint")
+        if which is True or str(which) == LATEST:
+            return checkpoints[-1]
+        asked = Path(which)
+        if len(asked.parts) == 1 or asked.resolve().parent == self.folder.resolve():
+            step = asked.name.removeprefix("checkpoint-")
+            for checkpoint in checkpoints:
+                if step.isdecimal() and int(step) == step_of(checkpoint):
+                    return checkpoint
+        names = ", ".join(path.name for path in checkpoints)
+        raise FileNotFoundError(f"no checkpoint {which} in {self.folder}: there is {names}, or {LATEST}")
 
     def last_good(self) -> str:
         """Says for an error message what there is to resume from."""
@@ -127,19 +185,18 @@ class Run:
         for leftover in self.folder.glob(".unfinished-*"):
             shutil.rmtree(leftover)
 
-    def load_checkpoint(self, accelerator: Accelerator) -> None:
-        """Loads the newest checkpoint.
+    def load_checkpoint(self, accelerator: Accelerator, checkpoint: Path) -> None:
+        """Loads a checkpoint.
 
         Raises:
             ValueError: It is broken, or of another precision.
         """
-        newest = self.checkpoints()[-1]
         try:
-            accelerator.load_state(str(newest))
+            accelerator.load_state(str(checkpoint))
         except Exception as error:  # of safetensors, torch or the file system
             raise ValueError(
-                f"cannot resume from {newest}: {first_line(error)}; if it is broken, remove it to resume from an "
-                "older one; if the run was begun with another --mixed-precision, give that"
+                f"cannot resume from {checkpoint}: {first_line(error)}; if it is broken, remove it or give an older "
+                "one (--resume CHECKPOINT); if the run was begun with another --mixed-precision, give that"
             ) from None
 
     def replace_model(self, folder: Path, write: Callable[[Path], None]) -> None:
@@ -176,8 +233,19 @@ class Run:
             json.loads(line) for line in self.log_file.read_text(encoding="utf-8").splitlines() if line.endswith("}")
         ]
 
-    def cut_log(self, step: int) -> None:
-        """Drops the lines after a step, which a resumed run writes again."""
+    def go_back(self, step: int) -> None:
+        """Makes the folder that of a run after so many steps, which it is about to resume.
+
+        What was logged later is dropped, as it is logged again; checkpoints of later steps get another name.
+        """
+        later = [checkpoint for checkpoint in self.checkpoints() if step_of(checkpoint) > step]
+        for checkpoint in later:
+            aside = self.folder / f"set-aside-{checkpoint.name}"
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.replace(aside)
+        if later:
+            names = ", ".join(checkpoint.name for checkpoint in later)
+            warnings.warn(f"of later steps, and kept as set-aside-checkpoint-*: {names}", stacklevel=3)
         lines = [json.dumps(entry) + "\n" for entry in self.read_log() if entry["step"] <= step]
         write_text(self.log_file, "".join(lines))
 

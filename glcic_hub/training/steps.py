@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
 
 from glcic_hub.networks.completion import composite
 from glcic_hub.training.losses import (
@@ -70,7 +71,7 @@ def patches_around(image: Tensor, hole: Tensor, size: int) -> Tensor:
 class Networks:
     """The networks as Accelerate has prepared them, with their optimizers.
 
-    Without discriminators (`--discriminators none`) the last two are None.
+    Without discriminators (`--discriminators none`) these two are None, without `--ema` the average is.
     """
 
     accelerator: Accelerator
@@ -79,10 +80,20 @@ class Networks:
     completion_optimizer: Any
     discriminator: Any = None
     discriminator_optimizer: Any = None
+    average: AveragedModel | None = None
 
     def unwrap(self, network: nn.Module) -> Any:
-        """The network as it was before Accelerate wrapped it."""
+        """Returns the network inside Accelerate's wrapper."""
         return self.accelerator.unwrap_model(network, keep_torch_compile=False)
+
+    def result(self) -> Any:
+        """The completion network that is validated and saved as the model: the average, if there is one."""
+        return self.unwrap(self.completion) if self.average is None else self.average.module
+
+    def update_average(self) -> None:
+        """Takes the completion network's weights and statistics into the average, if there is one."""
+        if self.average is not None:
+            self.average.update_parameters(self.unwrap(self.completion))
 
     def sync_at_last(self, network: nn.Module, part: int, parts: int) -> AbstractContextManager[None]:
         """Lets processes exchange gradients of `network` after the last part of a batch only."""
@@ -93,7 +104,7 @@ class Networks:
 
 
 def completion_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, Tensor]:
-    """Phase 1 (algorithm 1, line 5): updates C with eq. 2, and with what else the recipe weighs.
+    """Runs a step of phase 1 (algorithm 1, line 5): updates C with eq. 2 and the recipe's other losses.
 
     Args:
         networks: C in training mode.
@@ -114,7 +125,7 @@ def completion_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, Ten
 
 
 def discriminator_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, Tensor]:
-    """Phase 2 (algorithm 1, line 8): updates D with eq. 4; C stays as it is, its statistics included.
+    """Runs a step of phase 2 (algorithm 1, line 8): updates D with eq. 4; C stays as it is, statistics included.
 
     Args:
         networks: D in training mode.
@@ -130,7 +141,7 @@ def discriminator_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, 
 
 
 def joint_step(networks: Networks, parts: Sequence[Batch], *, balance: bool = False) -> dict[str, Tensor]:
-    """Phase 3 (algorithm 1, lines 8 and 10): updates D with eq. 4, then C with eq. 5 and the new D.
+    """Runs a step of phase 3 (algorithm 1, lines 8 and 10): updates D with eq. 4, then C with eq. 5 and the new D.
 
     Args:
         networks: Both in training mode.
@@ -204,7 +215,7 @@ def update_completion(
 
 
 def _reconstruction(completed: Tensor, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
-    """Eq. 2, alone and with what else the recipe weighs."""
+    """Computes eq. 2, alone and with the recipe's other losses."""
     loss = completion_loss(completed, batch.image, batch.mask)
     objective = loss
     if recipe.tint_weight:
@@ -219,7 +230,7 @@ def _reconstruction(completed: Tensor, batch: Batch, recipe: Recipe) -> tuple[Te
 def _balanced_alpha(
     accelerator: Accelerator, reconstruction: Tensor, adversarial: Tensor, completed: Tensor
 ) -> Tensor:
-    """The weight that makes both terms' gradients at the completed image equally long, over all processes."""
+    """Computes the alpha that gives both terms' gradients at the completed image equal norms, over all processes."""
     scale = accelerator.scaler.get_scale() if accelerator.scaler else 1.0  # half precision loses small gradients
     norms = []
     for loss in (reconstruction, adversarial):
@@ -253,7 +264,7 @@ def _evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Batch normalisation works as in training, but does not record what it sees."""
+    """Has batch normalisation work as in training without recording what it sees."""
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     for norm in norms:
         norm.track_running_stats = False

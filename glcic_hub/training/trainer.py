@@ -11,58 +11,45 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import ProjectConfiguration, gather_object, set_seed
-from torch import Tensor, nn
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from glcic_hub.completion.completer import is_out_of_memory
 from glcic_hub.config import GLCICConfig
-from glcic_hub.data.photographs import Folder, Photograph, Stream, hold_out, measure_mean_pixel, open_photographs
-from glcic_hub.files import first_line, printable
-from glcic_hub.hub.card import UNNAMED, write_card
-from glcic_hub.hub.model_files import load_discriminator, load_model, save_model
-from glcic_hub.hub.transfer import fetch_model, make_repository, push_folder
-from glcic_hub.networks import CompletionNetwork, ContextDiscriminator
+from glcic_hub.files import first_line
+from glcic_hub.hub.card import UNNAMED, card_text, write_card
+from glcic_hub.hub.model_files import save_model
+from glcic_hub.hub.transfer import check_card, make_repository, push_folder
+from glcic_hub.networks import CompletionNetwork
 from glcic_hub.pipeline import GLCICPipeline, card_image
 from glcic_hub.training.data import load_batches
-from glcic_hub.training.initialisation import initialise_spreading
 from glcic_hub.training.options import TrainingOptions
+from glcic_hub.training.prepare import (
+    begin_run,
+    build_networks,
+    open_accelerator,
+    open_sources,
+    parts_of_batch,
+)
 from glcic_hub.training.recipe import Recipe
-from glcic_hub.training.run_folder import Run, RunFacts
+from glcic_hub.training.run_folder import Run, RunFacts, step_of
 from glcic_hub.training.steps import Batch, Networks, completion_step, discriminator_step, joint_step
-from glcic_hub.training.validation import VALIDATION_COUNT, Example, make_examples, validate
+from glcic_hub.training.validation import Example, validate
 from glcic_hub.version import __version__
 
-CHECKPOINT_FILES = ("completion.safetensors", "discriminator.safetensors")
-DISCRIMINATOR_BETAS = (0.5, 0.999)
-"""AdamW's for the discriminators, after Radford et al. 2016: with more momentum adversarial training swings."""
-
 LOG_EVERY = 10
-WARMUP_STEPS = 200
 DEFAULT_OPTIONS = TrainingOptions()
 
 
 class PreemptedError(Exception):
     """The process was asked to stop (SIGTERM); the run is saved and can be resumed."""
-
-
-class Sources(NamedTuple):
-    """Photographs and weights that a run is made from."""
-
-    photographs: Sequence[Photograph] | Stream
-    examples: list[Example]
-    known: dict[str, Any]  # of the run's facts
-    start: Path | None
-    pretrained: tuple[GLCICConfig, CompletionNetwork] | None
 
 
 def train(recipe: Recipe, data: str | Path, output: str | Path, options: TrainingOptions = DEFAULT_OPTIONS) -> Path:
@@ -84,33 +71,39 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
         The model folder, which `GLCICPipeline.from_pretrained` opens.
 
     Raises:
-        FileNotFoundError: `data` or `options.start_from` does not exist, or there is nothing to resume.
+        FileNotFoundError: `data` or `options.start_from` does not exist, or the checkpoint to resume from.
         FileExistsError: `output` holds a run, and `options.resume` is false.
         ValueError: `data` holds no photographs or none that can be read, a number is out of its range, the batch
-            cannot be split, the recipe or the number of photographs differs from that of the run to resume, the
-            newest checkpoint is broken, or the model to start from is missing or does not fit the recipe.
+            cannot be split, the recipe or the photographs differ from those of the run to resume by more than numbers
+            of steps that may grow, the checkpoint is broken, or the model to start from is missing or does not fit the
+            recipe.
         FloatingPointError: A loss or a weight is no longer finite; the newest checkpoint is from before that.
         OSError: The disk is full, or the Hub cannot be reached.
         PreemptedError: SIGTERM came; the run is saved.
     """
     # 1. Prepare: check what can be checked, and open what is read.
     run = Run(Path(output), options.keep)
-    accelerator = _prepare(recipe, run, options)
-    sources = _open_sources(accelerator, recipe, data, options)
+    checkpoint = run.checkpoint(options.resume) if options.resume else None
+    first_step = 0 if checkpoint is None else step_of(checkpoint)
+    accelerator = open_accelerator(recipe, run, options)
+    sources = open_sources(accelerator, recipe, data, options)
 
     # 2. Begin the run, or resume the one that is there.
-    facts = _resume(run, recipe, sources) if options.resume else _begin(accelerator, run, recipe, sources)
-    repository = options.push_to_hub
-    if repository is not None and accelerator.is_main_process:
-        repository = make_repository(repository)  # better to fail now than in a month
+    if checkpoint is None:
+        begin_run(accelerator, run, recipe, sources)
+    else:
+        run.check_same(recipe, sources.known, first_step)
+    facts = run.facts()
 
     # 3. Build the networks with their optimizers, and bring them to where the run is.
-    networks = _build(accelerator, recipe, facts, sources, compiled=options.compile)
-    first_step = run.newest_step()
-    if options.resume:
-        run.load_checkpoint(accelerator)
+    networks = build_networks(accelerator, recipe, facts, sources, compiled=options.compile)
+    trainer = Trainer(networks, run, facts, sources.examples, options)
+    trainer.open_repository()
+    if checkpoint is not None:
+        run.load_checkpoint(accelerator, checkpoint)
         if accelerator.is_main_process:
-            run.cut_log(first_step)
+            run.go_back(first_step)
+            recipe.save(run.recipe_file)  # which may have more steps than before
     if options.trackers:
         accelerator.init_trackers("glcic", config={name: str(value) for name, value in recipe.entries().items()})
 
@@ -123,19 +116,8 @@ def train(recipe: Recipe, data: str | Path, output: str | Path, options: Trainin
         processes=accelerator.num_processes,
         workers=_default_workers(accelerator) if options.workers is None else options.workers,
     )
-    Trainer(networks, run, facts, sources.examples, options, repository).fit(batches, first_step)
+    trainer.fit(batches, first_step)
     return run.model
-
-
-def learning_rate_at(step: int, recipe: Recipe) -> float:
-    """The completion network's learning rate in a step, counted from 0."""
-    phase = recipe.phase_of(step)
-    greatest = recipe.learning_rate if phase == 1 else recipe.joint_learning_rate
-    if recipe.schedule == "constant":
-        return greatest
-    begin, end = (0, *recipe.phase_ends)[phase - 1 : phase + 1]
-    warmup = min(1.0, (step - begin + 1) / WARMUP_STEPS)
-    return greatest * warmup * 0.5 * (1 + math.cos(math.pi * (step - begin) / (end - begin)))
 
 
 class Trainer:
@@ -148,7 +130,6 @@ class Trainer:
         facts: RunFacts,
         examples: Sequence[Example],
         options: TrainingOptions,
-        repository: str | None,
     ) -> None:
         self.networks = networks
         self.accelerator = networks.accelerator
@@ -158,9 +139,21 @@ class Trainer:
         self.config = self.recipe.config(facts.mean_pixel)
         self.examples = examples
         self.options = options
-        self.repository = repository
+        self.parts = parts_of_batch(options)
+        self.repository = options.push_to_hub
         self.recent: list[dict[str, Tensor]] = []
         self.unreadable: set[str] = set()
+
+    def open_repository(self) -> None:
+        """Makes the repository on the Hub, if there is to be one: better to fail now than in a month.
+
+        Raises:
+            ValueError: The Hub does not take the model card, or the name is not a name.
+            OSError: The Hub cannot be reached, or refuses.
+        """
+        if self.repository is not None and self.accelerator.is_main_process:
+            check_card(card_text(dataclasses.replace(self.config, training=self._record(0))), self.repository)
+            self.repository = make_repository(self.repository, private=self.options.private or None)
 
     def fit(self, batches: Iterable[dict[str, Any]], first_step: int) -> None:
         """Trains from a step to the last (algorithm 1), then plots the run and uploads its model.
@@ -177,10 +170,10 @@ class Trainer:
         """
         with _sigterm_noted() as stop_asked, self._progress_bar(first_step), _failures_explained(self.run):
             for step, loaded in enumerate(batches, start=first_step):
-                parts = Batch.from_loader(loaded, self.accelerator.device).split(self.options.accumulation)
+                parts = Batch.from_loader(loaded, self.accelerator.device).split(self.parts)
                 phase = self.recipe.phase_of(step)
                 for group in self.networks.completion_optimizer.param_groups:
-                    group["lr"] = learning_rate_at(step, self.recipe)
+                    group["lr"] = self.recipe.learning_rate_at(step)
                 if phase == 1:
                     values = completion_step(self.networks, parts)
                 elif phase == 2:
@@ -188,6 +181,8 @@ class Trainer:
                 else:
                     balance = step - self.recipe.phase_ends[1] < self.recipe.balance_steps
                     values = joint_step(self.networks, parts, balance=balance)
+                if phase != 2:  # in which the completion network stays as it is
+                    self.networks.update_average()
                 self.recent.append(values)
                 self.unreadable.update(loaded["unreadable"])
                 self.progress.update()
@@ -331,10 +326,11 @@ class Trainer:
         return [self.networks.unwrap(network) for network in prepared if network is not None]
 
     def _write_model(self, folder: Path, done: int) -> None:
-        completion, *discriminators = self._networks()
+        _, *discriminators = self._networks()
         config = dataclasses.replace(self.config, training=self._record(done))
-        save_model(folder, config, completion, *discriminators, dtype=torch.float16)
+        save_model(folder, config, self.networks.result(), *discriminators, dtype=torch.float16)
         self.recipe.save(folder / "recipe.yaml")
+        self.run.copy_license(folder)
         try:
             write_card(folder, config, card_image(self._pipeline(config)), self.repository or UNNAMED)
         except FloatingPointError as error:
@@ -342,7 +338,7 @@ class Trainer:
 
     def _pipeline(self, config: GLCICConfig) -> GLCICPipeline:
         completion = CompletionNetwork(config.width, config.mean_pixel)
-        completion.load_state_dict(self.networks.unwrap(self.networks.completion).state_dict())
+        completion.load_state_dict(self.networks.result().state_dict())
         # Half precision may overflow where training in single precision goes well.
         return GLCICPipeline(config, completion.eval(), device=self.accelerator.device, dtype=torch.float32)
 
@@ -350,13 +346,17 @@ class Trainer:
         """Makes the record of the training for the model's config."""
         measured = {entry["phase"]: entry for entry in self.run.read_log() if "ssim" in entry}  # the last of each
         count = self.facts.photographs
+        inherited = self.facts.inherited
+        # A folder goes by its last part.
+        own = [self.facts.data.partition(":")[0]] if "/" in self.facts.data else []
+        datasets = list(dict.fromkeys([*own, *inherited.get("datasets", [])]))
         held_out = f", of which {len(self.examples)} were held out" if self.facts.validation is None else ""
         return {
+            "start": self.facts.start or "scratch",
+            **inherited,
             "data": self.facts.data + (", streamed" if count is None else f", {count} photographs{held_out}"),
             "steps": f"{done} of {self.recipe.phase_ends[-1]}; the phases end at {self.recipe.phase_ends}",
-            "start": self.facts.start or "scratch",
-            # A folder goes by its last part.
-            **({"datasets": [self.facts.data.partition(":")[0]]} if "/" in self.facts.data else {}),
+            **({"datasets": datasets} if datasets else {}),
             "software": f"glcic-hub {__version__}, torch {torch.__version__}",
             "recipe": self.recipe.entries(),
             "validation": f"{len(self.examples)} photographs that were not trained on",
@@ -365,194 +365,6 @@ class Trainer:
                 for phase, row in measured.items()
             ],
         }
-
-
-def _prepare(recipe: Recipe, run: Run, options: TrainingOptions) -> Accelerator:
-    """Makes the accelerator, and refuses what cannot be trained with it."""
-    accelerator = _make_accelerator(run, options.mixed_precision, options.trackers)
-    processes = accelerator.num_processes
-    if recipe.batch_size % (processes * options.accumulation):
-        raise ValueError(
-            f"batch_size {recipe.batch_size} cannot be split over {processes} processes and "
-            f"{options.accumulation} parts"
-        )
-    if options.resume and not run.checkpoints():
-        raise FileNotFoundError(f"no run to resume in {run.folder}: it holds no checkpoint")
-    if not options.resume and (run.checkpoints() or run.model.exists()):
-        raise FileExistsError(f"{run.folder} holds a run already; resume it, or give another folder")
-    return accelerator
-
-
-def _open_sources(accelerator: Accelerator, recipe: Recipe, data: str | Path, options: TrainingOptions) -> Sources:
-    """Opens the photographs and the model to start from, and says what of the run's facts is known by them."""
-    with accelerator.local_main_process_first():  # one download for all
-        photographs = open_photographs(data, stream=options.stream)
-        others = None if options.validation is None else open_photographs(options.validation, stream=options.stream)
-        start = None
-        if options.start_from is not None and not options.resume:
-            start = fetch_model(options.start_from, discriminators=True)
-    known: dict[str, Any] = {
-        "data": _name(data),
-        "photographs": None if isinstance(photographs, Stream) else len(photographs),
-        "digest": photographs.digest() if isinstance(photographs, Folder) else None,
-        "validation": _name(options.validation),
-    }
-    # A run that is resumed has these already; if they are given again they have to be the same.
-    if options.mean_pixel is not None:
-        known["mean_pixel"] = tuple(options.mean_pixel)
-    if not options.resume or options.start_from is not None:
-        known["start"] = _name(options.start_from)
-    kept, examples = _split_off_examples(photographs, others, recipe)
-    return Sources(kept, examples, known, start, None if start is None else load_model(start))
-
-
-def _begin(accelerator: Accelerator, run: Run, recipe: Recipe, sources: Sources) -> RunFacts:
-    """Begins a run: the main process finds out the mean pixel and writes down what the run is."""
-    _check_start(recipe, sources.start, None if sources.pretrained is None else sources.pretrained[0])
-    if accelerator.is_main_process:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        mean_pixel = sources.known.get("mean_pixel")
-        if mean_pixel is None and sources.pretrained is not None:
-            mean_pixel = sources.pretrained[0].mean_pixel
-        if mean_pixel is None:
-            mean_pixel = measure_mean_pixel(sources.photographs)
-        recipe.config(mean_pixel)  # refuses one out of its range
-        run.begin(recipe, RunFacts(**{**sources.known, "mean_pixel": mean_pixel}))
-    accelerator.wait_for_everyone()
-    return run.facts()
-
-
-def _resume(run: Run, recipe: Recipe, sources: Sources) -> RunFacts:
-    """Reads the facts of the run, and checks that recipe and data are still the same."""
-    run.check_same(recipe, sources.known)
-    return run.facts()
-
-
-def _build(accelerator: Accelerator, recipe: Recipe, facts: RunFacts, sources: Sources, *, compiled: bool) -> Networks:
-    """Makes the networks, from scratch or from the model to start from, and prepares them."""
-    set_seed(recipe.seed)
-    completion = CompletionNetwork(recipe.width, facts.mean_pixel)
-    if sources.pretrained is not None:
-        completion.load_state_dict(sources.pretrained[1].state_dict())
-    elif recipe.initialisation == "spreading":
-        initialise_spreading(completion)
-    discriminator = _initial_discriminator(recipe, sources.start)
-    return prepare_networks(accelerator, recipe, completion, discriminator, compiled=compiled)
-
-
-def _make_accelerator(run: Run, mixed_precision: str | None, trackers: Sequence[str]) -> Accelerator:
-    if missing := set(trackers) - set(map(str, get_available_trackers())):
-        raise ValueError(
-            f"no tracker {', '.join(sorted(missing))}: it is not installed, or Accelerate does not know it"
-        )
-    accelerator = Accelerator(
-        mixed_precision=mixed_precision,
-        log_with=list(trackers) or None,
-        project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder / "trackers")),
-        # The others wait while the main process measures the mean pixel of thousands of photographs, or uploads.
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
-    )
-    if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("fp16 needs a GPU; use bf16 on a processor")
-    _warn_of_lone_process(accelerator)
-    return accelerator
-
-
-def _name(where: str | Path | None) -> str | None:
-    """Shortens a location for the model card: the last part of a folder's path, or a name on the Hub."""
-    if where is None:
-        return None
-    folder, colon, split = str(where).partition(":")
-    if Path(where).exists():
-        return printable(Path(where).resolve().name)
-    return printable(Path(folder).resolve().name + colon + split if Path(folder).exists() else str(where))
-
-
-def _split_off_examples(
-    photographs: Sequence[Photograph] | Stream,
-    validation: Sequence[Photograph] | Stream | None,
-    recipe: Recipe,
-) -> tuple[Sequence[Photograph] | Stream, list[Example]]:
-    """Returns the photographs to train on and the examples to validate on."""
-    if validation is not None:
-        examples = make_examples(validation, recipe)
-        if not examples:
-            raise ValueError("none of the photographs to validate on can be read")
-        return photographs, examples
-    if isinstance(photographs, Stream):
-        return photographs, []
-    kept, held_out = hold_out(photographs, min(VALIDATION_COUNT, len(photographs) // 10), recipe.seed)
-    return kept, make_examples(held_out, recipe)
-
-
-def _check_start(recipe: Recipe, start: Path | None, config: GLCICConfig | None) -> None:
-    first, second, last = recipe.phase_ends
-    missing = "phase 1 (completion_steps is 0)" if first == 0 else "phase 2 (discriminator_steps is 0)"
-    if config is None and (first == 0 or first == second < last):
-        raise ValueError(f"the recipe has no {missing}, so it needs a trained model to start from")
-    if config is not None and config.order != "norm-relu":
-        raise ValueError(f"{start} has the order {config.order}, which completes and is not trained further")
-    if config is not None and config.width != recipe.width:
-        raise ValueError(f"{start} has the width {config.width}, and the recipe says {recipe.width}")
-
-
-def _initial_discriminator(recipe: Recipe, start: Path | None) -> ContextDiscriminator | None:
-    """Discriminators from scratch, or from the model to start from if the recipe has no phase 2."""
-    if recipe.discriminators == "none" or not recipe.is_adversarial:
-        return None
-    discriminator = ContextDiscriminator(recipe.width, recipe.image_size, recipe.patch_size, recipe.discriminators)
-    if start is not None and recipe.discriminator_steps == 0:
-        found = load_discriminator(start, recipe.config((0, 0, 0)))
-        if found is None or found.state_dict().keys() != discriminator.state_dict().keys():
-            raise ValueError(
-                f"the recipe has no phase 2 (discriminator_steps is 0), and {start} has not the discriminators "
-                f"to start from: {recipe.discriminators}"
-            )
-        discriminator.load_state_dict(found.state_dict())
-    return discriminator
-
-
-def prepare_networks(
-    accelerator: Accelerator,
-    recipe: Recipe,
-    completion: CompletionNetwork,
-    discriminator: ContextDiscriminator | None,
-    *,
-    compiled: bool,
-) -> Networks:
-    """Brings networks with their optimizers to the device, in the memory format that convolutions are fastest in."""
-    prepared: list[Any] = []
-    for network, rate in ((completion, recipe.learning_rate), (discriminator, recipe.discriminator_learning_rate)):
-        if network is None:
-            continue
-        module: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        if compiled:
-            module.compile()
-        module.train()
-        optimizer: torch.optim.Optimizer
-        if recipe.optimizer == "adadelta":
-            optimizer = torch.optim.Adadelta(module.parameters(), lr=rate)
-        else:
-            betas = (0.9, 0.999) if network is completion else DISCRIMINATOR_BETAS
-            optimizer = torch.optim.AdamW(module.parameters(), lr=rate, betas=betas)
-        prepared += accelerator.prepare(module, optimizer)
-    networks = Networks(accelerator, recipe, *prepared)
-    _save_unwrapped(networks)
-    return networks
-
-
-def _warn_of_lone_process(accelerator: Accelerator) -> None:
-    """Says what Accelerate does not: on the CPU its launcher leaves it to MPI to start several processes."""
-    distributed = {"LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"}
-    asked = "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ
-    if asked and accelerator.num_processes == 1 and not distributed & os.environ.keys():
-        warnings.warn(
-            "several processes were asked for and this is the only one: accelerate launch --cpu starts several only "
-            "with MPI; use ACCELERATE_USE_CPU=true torchrun --nproc-per-node N",
-            stacklevel=3,
-        )
 
 
 def _default_workers(accelerator: Accelerator) -> int:
@@ -599,24 +411,3 @@ def _failures_explained(run: Run) -> Iterator[None]:
         if "DataLoader worker" in str(error):
             raise OSError(f"a process that reads photographs died: {first_line(error)}; {run.last_good()}") from None
         raise
-
-
-def _save_unwrapped(networks: Networks) -> None:
-    """Has checkpoints hold the networks as they are and not as they are wrapped: for any number of processes."""
-
-    def save(models: list[nn.Module], weights: list[Any], folder: str) -> None:
-        if networks.accelerator.is_main_process:
-            for index, model in enumerate(models):
-                tensors = networks.unwrap(model).state_dict()
-                contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-                safetensors.torch.save_file(contiguous, Path(folder) / CHECKPOINT_FILES[index])
-        weights.clear()  # so Accelerate saves none
-
-    def load(models: list[nn.Module], folder: str) -> None:
-        for index, model in enumerate(models):
-            tensors = safetensors.torch.load_file(Path(folder) / CHECKPOINT_FILES[index])
-            networks.unwrap(model).load_state_dict(tensors)
-        models.clear()  # so Accelerate loads none
-
-    networks.accelerator.register_save_state_pre_hook(save)
-    networks.accelerator.register_load_state_pre_hook(load)
