@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeAlias, TypedDict, cast, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, NoReturn, TypeAlias, TypedDict, cast, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
+from tqdm.auto import tqdm
 
 from glcic_hub.completion.blending import blend_patches
 from glcic_hub.completion.coarse_to_fine import complete_coarse_to_fine, out_of_reach
@@ -20,10 +23,20 @@ from glcic_hub.completion.exemplars import complete_from_exemplars
 from glcic_hub.completion.receptive_field import REACH
 from glcic_hub.config import GLCICConfig
 from glcic_hub.hub.model_files import load_model, save_model
+from glcic_hub.idioms import COMPLETING, LOADING, SAVING, either, refuse
 from glcic_hub.images.before_after import side_by_side
 from glcic_hub.images.files import MAX_PIXELS
 from glcic_hub.images.masks import hole_of, masks_of
-from glcic_hub.images.processing import AnyImage, ImageLike, OpenedImage, is_batch, open_image, stack
+from glcic_hub.images.processing import (
+    AnyImage,
+    ImageLike,
+    OpenedImage,
+    OutputType,
+    as_type,
+    is_batch,
+    open_image,
+    stack,
+)
 from glcic_hub.images.samples import load_sample
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 
@@ -36,17 +49,32 @@ Detail = Literal["exemplars", "none"]
 LargeHoles = Literal["coarse_to_fine", "direct"]
 ImageList: TypeAlias = list[Any] | tuple[Any, ...]  # of ImageLike; lists are invariant
 Masks: TypeAlias = ImageLike | ImageList | None
+Dtype: TypeAlias = torch.dtype | Literal["auto", "float32", "bfloat16", "float16"]
 
 
 class Settings(TypedDict, total=False):
-    """Keyword arguments of `GLCICPipeline`."""
+    """Keyword arguments of `GLCICPipeline`, but for `output_type`."""
 
+    mask_image: Masks
     blend: Blend
     detail: Detail
     invert_mask: bool
     large_holes: LargeHoles
     max_pixels: int
+    callback: Callable[[int, Any], object] | None
 
+
+class PushOptions(TypedDict, total=False):
+    """Keyword arguments of `GLCICPipeline.push_to_hub`."""
+
+    private: bool | None
+    token: str | None
+    revision: str | None
+    create_pr: bool
+    commit_message: str
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 PIXELS_AT_ONCE = 2**22
 """Images of a list are opened until they have so many; equal regions of theirs go through the network together."""
@@ -64,10 +92,11 @@ class GLCICPipeline:
     Args:
         config: Architecture and mean pixel of the network.
         network: The trained completion network, batch normalisation not folded. It is kept as it is, for
-            `save_pretrained`; a folded copy does the work.
+            `save_pretrained`; a folded copy does the work. To edit it later, take it from the pipeline.
         device: Where to compute, such as `"cuda"` or `"cpu"`; None takes a CUDA GPU if there is one.
-        dtype: Precision of the computation: `torch.float32`, `torch.bfloat16` or `torch.float16`; `"auto"` takes half
-            precision where the device is faster in it, which changes the fill by less than a level of 255 on average.
+        dtype: Precision of the computation: `torch.float32`, `torch.bfloat16` or `torch.float16`, or its name;
+            `"auto"` takes half precision where the device is faster in it, which changes the fill by less than a level
+            of 255 on average.
 
     Raises:
         ValueError: The device cannot be used, or the dtype is another one.
@@ -79,29 +108,33 @@ class GLCICPipeline:
         network: CompletionNetwork,
         *,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | Literal["auto"] = "auto",
+        dtype: Dtype = "auto",
     ) -> None:
-        if dtype not in ("auto", torch.float32, torch.bfloat16, torch.float16):
-            raise ValueError(f'dtype must be "auto", torch.float32, torch.bfloat16 or torch.float16, not {dtype!r}')
-        self.config = config
-        self.network = network
-        self.device = open_device(device)
-        self.dtype = best_dtype(self.device) if dtype == "auto" else dtype
-        folded = fold_batch_norm(network).requires_grad_(False).to(self.device, self.dtype)
-        self._completer = Completer(folded.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        self._config = config
+        self._network = network
+        self._network_may_change = False
+        self._weights = "given"
+        self._progress_bar: dict[str, Any] = {"disable": True}
+        self._wanted_dtype = _checked_dtype(dtype)
+        self._device = open_device(device)
+        self._dtype = _dtype_on(self._device, self._wanted_dtype)
+        self._completer = Completer(self._fold(self._device, self._dtype))
 
     @classmethod
     def from_pretrained(
         cls,
         model: str | Path | None = None,
         *,
+        subfolder: str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | Literal["auto"] = "auto",
+        dtype: Dtype | None = None,
+        torch_dtype: Dtype | None = None,
+        **others: NoReturn,
     ) -> GLCICPipeline:
         """Opens a trained model.
 
@@ -109,13 +142,16 @@ class GLCICPipeline:
             model: A folder that `save_pretrained` or the training wrote; or `user/name` on the Hub, of which config
                 and completion network are downloaded, once; None takes the weights that come with the package,
                 without network access.
+            subfolder: Where in the folder or repository the model is, if not at its top.
             revision: Branch, tag or commit on the Hub.
             token: For private and gated models; None takes the one of `hf auth login` or `HF_TOKEN`, False none.
             cache_dir: Where downloads are kept; None takes the Hub's own cache.
             local_files_only: Take what the cache holds, without network access; so does `HF_HUB_OFFLINE=1`.
             force_download: Download anew what the cache holds.
             device: As for the class.
-            dtype: As for the class.
+            dtype: As for the class; None is `"auto"`.
+            torch_dtype: Another name of `dtype`.
+            others: Refused; of what diffusers and transformers take, the message says what to do instead.
 
         Raises:
             FileNotFoundError: No such folder, model, revision or file; or not in the cache, without network access.
@@ -125,8 +161,11 @@ class GLCICPipeline:
         """
         from glcic_hub.hub.transfer import fetch_model  # the Hub's library takes a while to import
 
+        refuse("from_pretrained", others, LOADING)
+        wanted = _checked_dtype(either("dtype", dtype, "torch_dtype", torch_dtype) or "auto")
         folder = fetch_model(
             PRETRAINED if model is None else model,
+            subfolder=subfolder,
             revision=revision,
             token=token,
             cache_dir=cache_dir,
@@ -134,33 +173,117 @@ class GLCICPipeline:
             force_download=force_download,
         )
         config, network = load_model(folder)
-        return cls(config, network, device=device, dtype=dtype)
+        pipe = cls(config, network, device=device, dtype=wanted)
+        pipe._weights = "packaged" if model is None else f"{model}{f'/{subfolder}' if subfolder else ''}"
+        pipe._weights += f"@{revision}" if revision else ""
+        return pipe
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Writes `config.json` and `model.safetensors` (float32) into a folder, which is made if it does not exist.
+    @property
+    def config(self) -> GLCICConfig:
+        """Architecture and mean pixel of the network."""
+        return self._config
+
+    @property
+    def network(self) -> CompletionNetwork:
+        """The completion network, batch normalisation not folded. If you edit it, the next call completes with it."""
+        self._network_may_change = True
+        return self._network
+
+    @property
+    def device(self) -> torch.device:
+        """Where is computed; `to` changes it."""
+        return self._device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the computation; `to` changes it."""
+        return self._dtype
+
+    def __repr__(self) -> str:
+        """Says which weights complete, and where."""
+        width, device, dtype = self._config.width, str(self.device), self.dtype
+        return f"GLCICPipeline(weights={self._weights!r}, width={width}, device={device!r}, dtype={dtype})"
+
+    def to(self, device: str | torch.device | torch.dtype | None = None, dtype: Dtype | None = None) -> GLCICPipeline:
+        """Computes elsewhere, or in another precision, from now on.
+
+        Args:
+            device: As for the class; or a dtype alone. None leaves it.
+            dtype: As for the class; None leaves it, and `"auto"` goes with the device.
+
+        Returns:
+            The pipeline itself.
 
         Raises:
-            OSError: The folder cannot be made or written.
+            ValueError: As for the class.
         """
-        save_model(Path(folder), self.config, self.network)
+        if dtype is None and (isinstance(device, torch.dtype) or device == "auto" or device in DTYPES):
+            device, dtype = None, cast(Dtype, device)
+        wanted = self._wanted_dtype if dtype is None else _checked_dtype(dtype)
+        place = self._device if device is None else open_device(cast("str | torch.device", device))
+        precision = _dtype_on(place, wanted)
+        self._completer.network = self._fold(place, precision)  # first, as the device may lack the memory
+        self._device, self._wanted_dtype, self._dtype = place, wanted, precision
+        return self
 
-    def push_to_hub(
+    def _fold(self, device: torch.device, dtype: torch.dtype) -> CompletionNetwork:
+        """Makes the copy of the network that does the work, and notes what it was made of."""
+        self._made_of = _checksum(self._network)
+        folded = fold_batch_norm(self._network).requires_grad_(False).to(device, dtype)
+        return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+    def save_pretrained(
         self,
-        repo_id: str,
+        folder: str | Path,
         *,
-        private: bool | None = None,
-        token: str | None = None,
-        create_pr: bool = False,
-        commit_message: str = "Model of glcic-hub",
-    ) -> str:
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **options: Unpack[PushOptions],
+    ) -> str | None:
+        """Writes `config.json` and `model.safetensors` (float32) into a folder, which is made if it does not exist.
+
+        A model card is written, too, with an image that the model completed, unless the folder has one.
+
+        Args:
+            folder: A model in it is replaced.
+            push_to_hub: Upload the model and its card, too.
+            repo_id: As for `push_to_hub`; None takes the folder's name.
+            options: As for `push_to_hub`. Of what diffusers and transformers take besides, the message says what to do
+                instead.
+
+        Returns:
+            What `push_to_hub` returns, if there is a push.
+
+        Raises:
+            OSError: The folder cannot be made or written, or as for `push_to_hub`.
+            ValueError: There are options of a push, and none; or as for `push_to_hub`.
+            PermissionError: As for `push_to_hub`.
+            FloatingPointError: The network gives NaN or infinity; the model is saved, without a card.
+        """
+        from glcic_hub.hub.card import CARD_FILE, write_card
+        from glcic_hub.hub.transfer import copy_model, upload_model
+
+        refuse("save_pretrained", [name for name in options if name not in PushOptions.__annotations__], SAVING)
+        if not push_to_hub and (repo_id is not None or options):
+            raise ValueError(f"{', '.join(options) or 'repo_id'} is of use with push_to_hub=True alone")
+        folder = Path(folder)
+        save_model(folder, self._config, self._network)
+        if not (folder / CARD_FILE).exists():
+            write_card(folder, self._config, card_image(self))
+        if not push_to_hub:
+            return None
+        with tempfile.TemporaryDirectory() as name:
+            copy_model(folder, Path(name))
+            return upload_model(Path(name), repo_id or folder.resolve().name, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
         """Uploads config, completion network (float32), model card and an image it completed, in one commit.
 
         Args:
             repo_id: `user/name`, or `name` for one of your own; made if it does not exist.
-            private: Of a new repository; None takes the account's default.
-            token: None takes the one of `hf auth login` or `HF_TOKEN`.
-            create_pr: Propose the commit as a pull request.
-            commit_message: Its first line.
+            options: `private`: of a new repository; None takes the account's default. `token`: None takes the one of
+                `hf auth login` or `HF_TOKEN`. `revision`: the branch to commit to, made if it does not exist.
+                `create_pr`: propose the commit as a pull request. `commit_message`: its first line.
 
         Returns:
             The address of the commit, or of the pull request.
@@ -170,45 +293,100 @@ class GLCICPipeline:
             PermissionError: There is no token, or it is refused.
             OSError: The Hub cannot be reached or fails.
         """
-        from glcic_hub.hub.card import write_card
-        from glcic_hub.hub.transfer import upload_model
-
         with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            self.save_pretrained(folder)
-            write_card(folder, self.config, card_image(self))
-            return upload_model(folder, repo_id, commit_message, private=private, token=token, create_pr=create_pr)
+            return cast(str, self.save_pretrained(name, push_to_hub=True, repo_id=repo_id, **options))
 
     def compile(self) -> None:
         """Compiles the network at its next use (`torch.compile`): minutes once, for calls that are faster on a GPU.
 
-        Regions at the image's border, where the network pads by amounts that differ, run as they did.
+        Regions at the image's border, where the network pads by amounts that differ, run as they did. A pipeline that
+        is pickled or copied arrives uncompiled.
         """
         self._completer.compile()
 
-    @overload
-    def __call__(self, image: PathOrPil, mask: Masks = ..., **settings: Unpack[Settings]) -> Image.Image: ...
+    def set_progress_bar_config(self, **options: Any) -> None:
+        """Shows a progress bar for lists and batches, which is off by default.
+
+        Args:
+            options: What `tqdm` is given, such as `desc="photographs"`; `disable=True` switches the bar off again.
+        """
+        self._progress_bar = options
 
     @overload
-    def __call__(self, image: NDArray[Any], mask: Masks = ..., **settings: Unpack[Settings]) -> NDArray[Any]: ...
+    def __call__(
+        self,
+        image: PathOrPil,
+        mask: Masks = ...,
+        *,
+        output_type: Literal["pil"] | None = ...,
+        **settings: Unpack[Settings],
+    ) -> Image.Image: ...
 
     @overload
-    def __call__(self, image: torch.Tensor, mask: Masks = ..., **settings: Unpack[Settings]) -> torch.Tensor: ...
+    def __call__(
+        self,
+        image: NDArray[Any],
+        mask: Masks = ...,
+        *,
+        output_type: Literal["np"] | None = ...,
+        **settings: Unpack[Settings],
+    ) -> NDArray[Any]: ...
 
     @overload
-    def __call__(self, image: ImageList, mask: Masks = ..., **settings: Unpack[Settings]) -> list[AnyImage]: ...
+    def __call__(
+        self,
+        image: torch.Tensor,
+        mask: Masks = ...,
+        *,
+        output_type: Literal["pt"] | None = ...,
+        **settings: Unpack[Settings],
+    ) -> torch.Tensor: ...
+
+    @overload
+    def __call__(
+        self,
+        image: ImageList,
+        mask: Masks = ...,
+        *,
+        output_type: OutputType | None = ...,
+        **settings: Unpack[Settings],
+    ) -> list[AnyImage]: ...
+
+    @overload
+    def __call__(
+        self, image: ImageLike, mask: Masks = ..., *, output_type: Literal["np"], **settings: Unpack[Settings]
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def __call__(
+        self, image: ImageLike, mask: Masks = ..., *, output_type: Literal["pt"], **settings: Unpack[Settings]
+    ) -> torch.Tensor: ...
+
+    @overload
+    def __call__(
+        self,
+        image: NDArray[Any] | torch.Tensor,
+        mask: Masks = ...,
+        *,
+        output_type: Literal["pil"],
+        **settings: Unpack[Settings],
+    ) -> Image.Image | list[Image.Image]: ...
 
     def __call__(
         self,
         image: ImageLike | ImageList,
         mask: Masks = None,
         *,
+        mask_image: Masks = None,
         detail: Detail = "exemplars",
         blend: Blend = "none",
         invert_mask: bool = False,
         large_holes: LargeHoles = "coarse_to_fine",
         max_pixels: int = MAX_PIXELS,
-    ) -> AnyImage | list[AnyImage]:
+        output_type: OutputType | None = None,
+        callback: Callable[[int, Any], object] | None = None,
+        **others: NoReturn,
+    ) -> AnyImage | Sequence[AnyImage]:
         """Completes one image, or a list or batch of them.
 
         Args:
@@ -220,6 +398,7 @@ class GLCICPipeline:
                 is the image's as it is displayed, that is, turned as its EXIF orientation says. Any number of holes of
                 any shape. Soft masks count from 0.2 on. None takes the pixels that are not fully opaque, which come
                 back opaque. For a list or batch of images, one mask for all, or a list or batch of as many.
+            mask_image: Another name of `mask`.
             detail: `"exemplars"`: the network completes a small copy, and the hole gets the detail of what looks like
                 that around it in the image. `"none"`: the network's fill at full size, as in the paper; it is soft.
             blend: `"none"`: the fill as it is. `"poisson"`: blended into the surroundings (sec. 3.5), which is of use
@@ -230,6 +409,12 @@ class GLCICPipeline:
                 copy first. `"direct"`: nothing; a `UserWarning` says how much of the hole is out of reach.
             max_pixels: The most pixels that a file of an image or a mask may have. What they take of memory stands in
                 `docs/images.md`.
+            output_type: None: the image's own kind. `"pil"`: a PIL image, with 8 bits unless it was one, or a list of
+                them. `"np"`: a float32 array in [0, 1], (H, W, 3), or (H, W, 4) if the image has alpha. `"pt"`: the
+                same as a tensor (3, H, W) or (4, H, W).
+            callback: Called after each image with its number, from 0 on, and the completed image; what it raises ends
+                the call.
+            others: Refused; of what diffusers and transformers take, the message says what to do instead.
 
         Returns:
             An image of the image's kind (a PIL image for a path or file), size, mode, alpha, EXIF orientation and ICC
@@ -241,33 +426,56 @@ class GLCICPipeline:
         Raises:
             FileNotFoundError: A file does not exist.
             ValueError: An image or mask cannot be read or is of a wrong kind, shape or range; the sizes differ; the
-                mask covers everything; the lists are not of the same length; `detail`, `blend` or `large_holes` is
-                unknown; there is no mask to invert.
+                mask covers everything; the lists are not of the same length; `detail`, `blend`, `large_holes` or
+                `output_type` is unknown; there is no mask to invert; an argument has no meaning here.
             MemoryError: The image is too large for the device.
             FloatingPointError: The network gives NaN or infinity.
         """
-        if detail not in ("exemplars", "none"):
-            raise ValueError(f'detail must be "exemplars" or "none", not {detail!r}')
-        if blend not in ("none", "poisson"):
-            raise ValueError(f'blend must be "none" or "poisson", not {blend!r}')
-        if large_holes not in ("coarse_to_fine", "direct"):
-            raise ValueError(f'large_holes must be "coarse_to_fine" or "direct", not {large_holes!r}')
+        # 1. Check the arguments.
+        refuse("GLCICPipeline", others, COMPLETING)
+        mask = either("mask", mask, "mask_image", mask_image)
+        for name, value, known in (
+            ("detail", detail, ("exemplars", "none")),
+            ("blend", blend, ("none", "poisson")),
+            ("large_holes", large_holes, ("coarse_to_fine", "direct")),
+            ("output_type", output_type, ("pil", "np", "pt", None)),
+        ):
+            if value not in known:
+                *others_known, last = (f'"{one}"' if one else "None" for one in known)
+                raise ValueError(f"{name} must be {', '.join(others_known)} or {last}, not {value!r}")
+
+        # 2. Give each image its mask.
         several = isinstance(image, (list, tuple)) or is_batch(image)
         images = list(cast(Iterable[Any], image)) if several else [image]
         masks = masks_of(mask, len(images)) if several else [mask]
+
+        # 3. Fold the network anew if it was edited; only who has asked for it can have done so.
+        if self._network_may_change and self._made_of != _checksum(self._network):
+            self._completer.network = self._fold(self._device, self._dtype)
+
+        # 4. Open a few images at a time, and complete them.
         completed: list[AnyImage] = []
         opened: list[_Opened] = []
-        for number, (one_image, one_mask) in enumerate(zip(images, masks, strict=True), start=1):
-            opened.append(_open(one_image, one_mask, invert_mask, detail, large_holes, max_pixels))
-            if number == len(images) or sum(one.hole.size for one in opened) >= PIXELS_AT_ONCE:
-                completed += self._complete(opened, detail, blend)
+        bar = {"total": len(images), "unit": "image", **self._progress_bar} if several else {"disable": True}
+        with tqdm(**bar) as progress:
+            for number, (one_image, one_mask) in enumerate(zip(images, masks, strict=True), start=1):
+                opened.append(_open(one_image, one_mask, invert_mask, detail, large_holes, max_pixels))
+                if number < len(images) and sum(one.hole.size for one in opened) < PIXELS_AT_ONCE:
+                    continue
+                for result in self._complete(opened, detail, blend):
+                    completed.append(result if output_type is None else as_type(result, output_type))
+                    progress.update()
+                    if callback is not None:
+                        callback(len(completed) - 1, completed[-1])
                 opened = []
-        if is_batch(image):
-            return stack(completed)
+
+        # 5. Return one image for one, a list for a list, a batch for a batch.
+        if is_batch(image) and output_type != "pil":
+            return stack(completed) if completed else image
         return completed if several else completed[0]
 
-    def _complete(self, opened: Sequence[_Opened], detail: Detail, blend: Blend) -> list[AnyImage]:
-        """Completes several images.
+    def _complete(self, opened: Sequence[_Opened], detail: Detail, blend: Blend) -> Iterator[AnyImage]:
+        """Completes several images, one after the other.
 
         The network alone takes ordinary holes of all together, and images with larger ones by themselves.
         """
@@ -275,7 +483,6 @@ class GLCICPipeline:
             alone = detail == "none"
             sources = [(one.image.rgb, one.hole) for one in opened if alone and one.far is None]
             ordinary = iter(self._completer.complete(sources))
-            completed = []
             for one in opened:
                 if detail == "exemplars":
                     patches = complete_from_exemplars(self._completer, one.image.rgb, one.hole)
@@ -285,13 +492,34 @@ class GLCICPipeline:
                     patches = complete_coarse_to_fine(self._completer, one.image.rgb, one.hole, one.far)
                 if blend == "poisson":
                     patches = blend_patches(one.image.rgb, patches, one.hole)
-                completed.append(one.image.put(patches, one.opaque))
-            return completed
+                yield one.image.put(patches, one.opaque)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             sizes = ", ".join(f"{one.hole.shape[1]}x{one.hole.shape[0]}" for one in opened)
             raise MemoryError(f"not enough memory on {self.device} for {sizes} pixels") from None
+
+
+def _checked_dtype(dtype: Dtype) -> torch.dtype | Literal["auto"]:
+    """The dtype of a name; what is none is refused."""
+    wanted = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if wanted not in ("auto", *DTYPES.values()):
+        raise ValueError(
+            f'dtype must be "auto", torch.float32, torch.bfloat16, torch.float16 or a name, not {dtype!r}'
+        )
+    return cast("torch.dtype | Literal['auto']", wanted)
+
+
+def _dtype_on(device: torch.device, wanted: torch.dtype | Literal["auto"]) -> torch.dtype:
+    return best_dtype(device) if wanted == "auto" else wanted
+
+
+def _checksum(network: nn.Module) -> int:
+    """A number that changes if parameters or buffers do."""
+    checksum = 0
+    for tensor in (*network.parameters(), *network.buffers()):
+        checksum = zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data, checksum)
+    return checksum
 
 
 def card_image(pipe: GLCICPipeline) -> Image.Image:

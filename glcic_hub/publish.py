@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
 from glcic_hub.files import write_text
-from glcic_hub.hub.card import CARD_FILE, CARD_IMAGE, LICENSE_FILES, card_text, write_card
-from glcic_hub.hub.model_files import MODEL_FILES
-from glcic_hub.hub.transfer import upload_model
+from glcic_hub.hub.card import CARD_FILE, card_text, write_card
+from glcic_hub.hub.transfer import copy_model, upload_model
 from glcic_hub.pipeline import GLCICPipeline, card_image
 
 
@@ -48,12 +46,12 @@ def push_model(
     pipe = GLCICPipeline.from_pretrained(folder, device="cpu")  # what cannot be loaded is not uploaded
     with tempfile.TemporaryDirectory() as temporary:
         upload = Path(temporary)
-        for pattern in (*MODEL_FILES, *LICENSE_FILES, CARD_FILE, CARD_IMAGE):
-            for file in folder.glob(pattern):
-                shutil.copy(file, upload)
+        copy_model(folder, upload)
         card = upload / CARD_FILE
         if not card.exists():
             write_card(upload, pipe.config, card_image(pipe))
         elif card.read_bytes() == card_text(pipe.config, name="").encode():  # the package's, which has no name there
             write_text(card, card_text(pipe.config))
-        return upload_model(upload, name, commit_message, private=private, token=token, create_pr=create_pr)
+        return upload_model(
+            upload, name, private=private, token=token, create_pr=create_pr, commit_message=commit_message
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,20 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory, pipe: GLCICPipeline) 
     folder = tmp_path_factory.mktemp("model")
     pipe.save_pretrained(folder)
     return folder
+
+
+def in_a_fork(function: Callable[[], Any]) -> Any:
+    """What a function returns in a forked process, which must not hang."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=lambda: sender.send(function()))
+    child.start()
+    try:
+        assert receiver.poll(60), "the fork hangs"
+        return receiver.recv()
+    finally:
+        child.kill()
+        child.join()
 
 
 def free_port() -> int:

@@ -31,13 +31,16 @@ if __name__ == "__main__":
         request = json.loads(line)
         push_to = request.pop("push_to", None)
         options = request.pop("push_options", {})
-        folder = request.pop("push_folder", None)
+        folder, save_to = request.pop("push_folder", None), request.pop("save_to", None)
         try:
             if folder:
                 print(json.dumps({"address": push_model(Path(folder), push_to, **options)}), flush=True)
                 continue
             pipe = GLCICPipeline.from_pretrained(device="cpu", dtype=torch.float32, **request)
-            answer = {"address": pipe.push_to_hub(push_to, **options)} if push_to else digests(pipe)
+            if save_to:
+                answer = {"address": str(pipe.save_pretrained(save_to, push_to_hub=True, repo_id=push_to, **options))}
+            else:
+                answer = {"address": pipe.push_to_hub(push_to, **options)} if push_to else digests(pipe)
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)

@@ -173,6 +173,11 @@ def serve_hub() -> Iterator[LocalHub]:
                 modes = {file["path"]: "lfs" if file["path"].endswith(LARGE) else "regular" for file in body["files"]}
                 self.answer({"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes.items()]})
                 return
+            if rest[0] == "branch":
+                existed = rest[1] in repository.references
+                repository.references.setdefault(rest[1], repository.references["main"])
+                self.answer({}, 409 if existed else 200)
+                return
             parent = repository.resolve(rest[1])
             files = dict(repository.commits[parent]) if parent else {}
             title = ""
@@ -187,7 +192,7 @@ def serve_hub() -> Iterator[LocalHub]:
                 elif line["key"] == "lfsFile":
                     files[value["path"]] = hub.large[value["oid"]]
             proposed = "create_pr=1" in self.path
-            identity = repository.commit(title, files, "refs/pr/1" if proposed else "main")
+            identity = repository.commit(title, files, "refs/pr/1" if proposed else rest[1])
             address = f"{hub.address}/{name}"
             report = {"commitOid": identity, "commitUrl": f"{address}/commit/{identity}", "success": True}
             self.answer(report | ({"pullRequestUrl": f"{address}/discussions/1"} if proposed else {}))

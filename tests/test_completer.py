@@ -21,7 +21,7 @@ from glcic_hub.images.processing import to_unit
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 from glcic_hub.networks.completion import composite
 from glcic_hub.networks.layers import ConvNormAct
-from tests.conftest import make_network
+from tests.conftest import in_a_fork, make_network
 
 
 @torch.inference_mode()
@@ -118,8 +118,9 @@ def test_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a processor")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of torch's own calls of itself
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of every fork with threads
 def test_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The same result, also at the border; no compilation for each size."""
+    """The same result, also at the border and in a fork; no compilation for each size."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     network = fold_batch_norm(make_network())
     plain, compiled = Completer(network), Completer(network)
@@ -134,6 +135,8 @@ def test_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ((expected,),), ((patch,),) = plain.complete([(rgb, hole)]), compiled.complete([(rgb, hole)])
         np.testing.assert_allclose(patch.fill, expected.fill, atol=2e-6)
     assert 1 <= torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 3
+    ((patch,),) = in_a_fork(lambda: compiled.complete([(rgb, hole)]))
+    np.testing.assert_allclose(patch.fill, expected.fill, atol=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,34 @@ def test_revisions_and_proposals(
     assert client(model="user/model", force_download=True)["weights"] == packaged
 
 
+def test_branches_and_subfolders(
+    hub: LocalHub, start: Callable[..., Client], model_folder: Path, tmp_path: Path, pipe: GLCICPipeline
+) -> None:
+    below = {f"sizes/small/{name}": content for name, content in model_files(model_folder).items()}
+    hub.add("user/model", {**model_files(PRETRAINED), **below})
+    client = start()
+    assert client(model="user/model", subfolder="sizes/small") == digests(pipe)
+    assert (
+        "it lacks sizes/config.json, sizes/model.safetensors" in client(model="user/model", subfolder="sizes")["error"]
+    )
+    assert client(model=str(model_folder.parent), subfolder=model_folder.name) == digests(pipe)
+
+    for _ in range(2):  # makes the branch, and commits to it
+        client(model=str(model_folder), push_to="user/model", push_options={"revision": "v2"})
+    assert client(model="user/model", revision="v2") == digests(pipe)
+    assert hub.files("user/model")["model.safetensors"] == (PRETRAINED / "model.safetensors").read_bytes()
+
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "README.md").write_text("my words about path/of/this/folder")
+    (folder / "secret.txt").write_text("x")
+    answer = client(model=str(model_folder), save_to=str(folder), push_options={"private": True})
+    assert answer["address"].startswith(f"{hub.address}/user/mine/commit/") and hub.repositories["user/mine"].private
+    assert hub.files("user/mine")["README.md"] == b"my words about user/mine"
+    assert (folder / "README.md").read_text() == "my words about path/of/this/folder"
+    assert set(hub.files("user/mine")) == {"config.json", "model.safetensors", "README.md"}
+
+
 def test_what_goes_wrong_is_said_in_a_sentence(
     hub: LocalHub, start: Callable[..., Client], model_folder: Path
 ) -> None:
@@ -395,7 +423,7 @@ def test_glcic_push(
     assert f"uploaded: {hub.address}/user/model/commit/" in done.stdout
     assert hub.repositories["user/model"].titles == ["mine"]
     files = hub.files("user/model")
-    assert set(files) == {"config.json", "model.safetensors", "README.md"}
+    assert set(files) == {"config.json", "model.safetensors", "README.md", "before-after.jpg"}
     assert files["README.md"] == b'from_pretrained("user/model")'
     (folder / "model.safetensors").write_bytes(b"junk")
     assert main(["push", str(folder), "user/model"]) == 1

@@ -272,12 +272,13 @@ def test_batches(pipe: GLCICPipeline, name: str, tensor: bool) -> None:
         result = pipe(batch, masks, detail="none")
         assert type(result) is type(batch) and result.shape == batch.shape
         assert all(equal(*pair) for pair in zip(result, alone, strict=True))
-    for one_for_all in (HOLE, HOLE[None], channels[:1]):
+    for one_for_all in (HOLE, HOLE[None], HOLE[..., None], np.dstack([HOLE] * 3), channels[:1]):
         assert equal(pipe(batch, one_for_all, detail="none")[0], alone[0])
     assert equal(pipe(batch[:1], channels[:1], detail="none"), alone[0][None])
     assert equal(pipe(list(batch), channels, detail="none")[1], alone[1])
-    with pytest.raises(ValueError, match="2 images and 3 masks"):
-        pipe(batch, channels[[0, 1, 1]])
+    for three in (channels[[0, 1, 1]], holes[[0, 1, 1]], torch.from_numpy(holes[[0, 1, 1]])):
+        with pytest.raises(ValueError, match="2 images and 3 masks"):
+            pipe(batch, three)
 
 
 def test_opened_files(pipe: GLCICPipeline, photo_file: Path, mask_file: Path) -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import copy
 import json
-import multiprocessing
 import pickle
+import re
 import shutil
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +19,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from glcic_hub import GLCICConfig, GLCICPipeline
+from glcic_hub.completion.completer import best_dtype
 from glcic_hub.hub.model_files import save_model
 from glcic_hub.images.processing import to_uint8
+from glcic_hub.networks import CompletionNetwork
 from glcic_hub.pipeline import Blend, Detail
-from tests.conftest import MEAN_PIXEL, equal, make_hole, make_network, make_photo
+from tests.conftest import CONFIG, MEAN_PIXEL, equal, in_a_fork, make_hole, make_network, make_photo
 
 WAYS: list[tuple[Detail, Blend]] = [("none", "none"), ("none", "poisson"), ("exemplars", "none")]
 
@@ -102,6 +107,7 @@ def test_lists(
     assert equal(two_masks[0], expected)
     assert equal(two_masks[1], pipe(photo, mask[::-1], detail=detail))
     assert pipe([], []) == []
+    assert pipe(photo[None][:0], mask).shape == (0, 46, 61, 3)
     with pytest.raises(ValueError, match="2 images and 1 masks"):
         pipe([photo, photo], [mask])
 
@@ -181,16 +187,188 @@ def test_a_forked_process_completes(pipe: GLCICPipeline) -> None:
     photo, hole = make_photo(300, 300), np.zeros((300, 300), bool)
     hole[80:180, 80:180] = True
     expected = pipe(photo, hole)
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: sender.send(pipe(photo, hole)))
-    child.start()
-    try:
-        assert receiver.poll(30), "the fork hangs"
-        assert np.abs(receiver.recv().astype(int) - expected).max() <= 1  # one thread adds in another order
-    finally:
-        child.kill()
-        child.join()
+    assert np.abs(in_a_fork(lambda: pipe(photo, hole)).astype(int) - expected).max() <= 1  # sums in another order
+
+
+def new_pipe() -> GLCICPipeline:
+    return GLCICPipeline(CONFIG, make_network(), device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize("name", ["config", "network", "device", "dtype"])
+def test_what_is_read_only_says_so(pipe: GLCICPipeline, name: str) -> None:
+    with pytest.raises(AttributeError, match=name):
+        setattr(pipe, name, getattr(pipe, name))
+
+
+# What users of diffusers, transformers and Pillow type, and what is true of the result.
+IDIOMS = [
+    ('pipe.to("cpu")', "result is pipe and pipe.dtype == torch.float32"),
+    ("pipe.to(torch.float16)", "result is pipe and pipe.dtype == torch.float16"),
+    ('pipe.to("cpu", torch.bfloat16)', "pipe.dtype == torch.bfloat16 and pipe.device.type == 'cpu'"),
+    ('pipe.to(torch.device("cpu"), dtype="float16")', "pipe.dtype == torch.float16"),
+    ('pipe.to(dtype="float16").to("auto")', "pipe.dtype == best_dtype(pipe.device)"),
+    ("pipe.to(torch.float16)(image, mask)", "isinstance(result, Image.Image)"),
+    ("pipe.device", "result == torch.device('cpu')"),
+    ("pipe.dtype", "result == torch.float32"),
+    ("repr(pipe)", "result == \"GLCICPipeline(weights='given', width=4, device='cpu', dtype=torch.float32)\""),
+    ("repr(load(folder, subfolder='.'))", "result.startswith(f\"GLCICPipeline(weights='{folder}/.', width=4, \")"),
+    ("repr(load())", "result.startswith(\"GLCICPipeline(weights='packaged', width=32, \")"),
+    ("load(folder, torch_dtype=torch.float16)", "result.dtype == torch.float16"),
+    ('load(folder, torch_dtype="auto")', "result.dtype == best_dtype(result.device)"),
+    ('load(folder, dtype="bfloat16")', "result.dtype == torch.bfloat16"),
+    ("load(str(folder.parent), subfolder=folder.name)", "result.config == pipe.config"),
+    ("pipe(image=image, mask_image=mask)", "result.size == image.size and equal(result, pipe(image, mask))"),
+    ("pipe(image, mask_image=mask.convert('RGB'))", "equal(result, pipe(image, mask))"),
+    ("pipe(image, mask, output_type='pil')", "equal(result, pipe(image, mask))"),
+    ("pipe(image, mask, output_type='np')", "equal(result, np.float32(pipe(image, mask)) / np.float32(255))"),
+    ("pipe(image, mask, output_type='pt')", "(result.shape, result.dtype) == ((3, 24, 32), torch.float32)"),
+    ("pipe(image.convert('RGBA'), mask, output_type='np')", "result.shape == (24, 32, 4)"),
+    ("pipe(arrays[0], mask, output_type='pil')", "equal(result, pipe(arrays[0], mask))"),
+    ("pipe(tensors[0], mask, output_type='pil')", "result.mode == 'RGB' and result.size == image.size"),
+    ("pipe([image, image], mask)", "[type(one) for one in result] == [Image.Image] * 2"),
+    ("pipe([image, image], [mask, mask], output_type='np')", "[one.shape for one in result] == [(24, 32, 3)] * 2"),
+    ("pipe(arrays, mask)", "(result.shape, result.dtype) == ((2, 24, 32, 3), np.uint8)"),
+    ("pipe(tensors, mask)", "(result.shape, result.dtype) == ((2, 3, 24, 32), torch.float32)"),
+    ("pipe((255 * tensors).byte(), mask)", "(result.shape, result.dtype) == ((2, 3, 24, 32), torch.uint8)"),
+    ("pipe(arrays, mask, output_type='pil')", "[one.size for one in result] == [(32, 24)] * 2"),
+    ("pipe(tensors, mask, output_type='np')", "(result.shape, result.dtype) == ((2, 24, 32, 3), np.float32)"),
+]
+
+
+@pytest.mark.parametrize(("typed", "true"), IDIOMS)
+def test_idioms(model_folder: Path, typed: str, true: str) -> None:
+    arrays = np.stack([make_photo(24, 32, seed=seed) for seed in (0, 1)])
+    names = {
+        **{"torch": torch, "np": np, "Image": Image, "equal": equal, "best_dtype": best_dtype},
+        "pipe": new_pipe(),
+        "load": partial(GLCICPipeline.from_pretrained, device="cpu"),
+        "folder": model_folder,
+        "image": Image.fromarray(arrays[0]),
+        "mask": Image.fromarray(make_hole(24, 32)),
+        "arrays": arrays,
+        "tensors": torch.from_numpy(arrays).permute(0, 3, 1, 2) / 255,
+    }
+    names["result"] = eval(typed, names)
+    assert eval(true, names), names["result"]
+
+
+# What has no meaning here, and what the refusal says to do.
+REFUSED = [
+    (
+        "load(folder, variant='fp16')",
+        "no variant: there is one file of weights.*choose the precision with dtype=",
+    ),
+    ("load(folder, use_safetensors=True)", "takes no use_safetensors: weights are always safetensors; omit it"),
+    ("load(folder, device_map='auto')", 'takes no device_map: .*pass device="cuda" or call .to'),
+    ("load(folder, safety_checker=None)", "takes no safety_checker: .*omit it"),
+    ("load(folder, use_auth_token=True)", "takes no use_auth_token: pass token="),
+    ("load(folder, dtype='float16', torch_dtype='float16')", "torch_dtype is another name of dtype; pass one of them"),
+    ("load(folder, torch_dtype='int8')", "dtype must be \"auto\", torch.float32, .*, not 'int8'"),
+    ("pipe.to(torch.int8)", "dtype must be"),
+    ("pipe.to('tpu')", "cannot use the device 'tpu'"),
+    ("pipe(image, mask, prompt='a cat')", "takes no prompt: nothing is made from text.*omit it"),
+    ("pipe(image, mask, num_inference_steps=20)", "takes no num_inference_steps: .*in one pass"),
+    ("pipe(image, mask, generator=torch.Generator())", "takes no generator: the same image and mask always give"),
+    ("pipe(image, mask, seed=0)", "takes no seed: the same image and mask always give the same result"),
+    ("pipe(image, mask, height=512)", "takes no height: the result has the image's size"),
+    ("pipe(image, mask, return_dict=False)", "takes no return_dict: the result is the image itself"),
+    ("pipe(image, mask, mask_image=mask)", "mask_image is another name of mask; pass one of them"),
+    ("pipe(image, mask, output_type='latent')", 'output_type must be "pil", "np", "pt" or None, not \'latent\''),
+    (
+        "pipe('https://example.com/a.png', mask)",
+        r'Image.open\(urllib.request.urlopen\("https://example.com/a.png"\)\)',
+    ),
+    ("pipe.save_pretrained(folder, safe_serialization=True)", "takes no safe_serialization: .*omit it"),
+    ("pipe.save_pretrained(folder, repo_id='a/b')", "repo_id is of use with push_to_hub=True alone"),
+    ("pipe.push_to_hub('a/b', variant='fp16')", "takes no variant"),
+]
+
+
+@pytest.mark.parametrize(("typed", "message"), REFUSED)
+def test_what_has_no_meaning_here(
+    pipe: GLCICPipeline, model_folder: Path, photo: NDArray[np.uint8], typed: str, message: str
+) -> None:
+    load = partial(GLCICPipeline.from_pretrained, device="cpu")
+    image, mask = Image.fromarray(photo), Image.fromarray(make_hole(46, 61))
+    with pytest.raises(ValueError, match=message):
+        eval(typed, {"torch": torch, "pipe": pipe, "load": load, "folder": model_folder, "image": image, "mask": mask})
+
+
+def test_other_arguments_are_unexpected(pipe: GLCICPipeline, photo: NDArray[np.uint8]) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'invertmask'"):
+        pipe(photo, photo, invertmask=True)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'devcie'"):
+        GLCICPipeline.from_pretrained(devcie="cuda")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("detail", ["none", "exemplars"])
+def test_callback(pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8], detail: Detail) -> None:
+    """It sees each image as soon as it is there, and may stop the others."""
+    seen: list[tuple[int, Any]] = []
+    completed = pipe([photo, photo], mask, detail=detail, callback=lambda *what: seen.append(what))
+    assert [number for number, _ in seen] == [0, 1] and all(seen[i][1] is completed[i] for i in (0, 1))
+
+    def stop(number: int, image: Any) -> None:
+        raise KeyboardInterrupt(number)
+
+    with pytest.raises(KeyboardInterrupt, match="0"):
+        pipe(np.stack([photo, photo]), mask, detail=detail, callback=stop)
+
+
+def test_progress_bar(photo: NDArray[np.uint8], mask: NDArray[np.uint8], capsys: pytest.CaptureFixture[str]) -> None:
+    pipe = new_pipe()
+    pipe([photo, photo], mask, detail="none")
+    assert capsys.readouterr().err == ""
+    pipe.set_progress_bar_config(desc="photographs")
+    pipe(photo, mask, detail="none")
+    assert capsys.readouterr().err == ""
+    pipe(np.stack([photo, photo]), mask, detail="none")
+    assert re.search(r"photographs: 100%.* 2/2 ", capsys.readouterr().err)
+    pipe.set_progress_bar_config(disable=True)
+    pipe([photo, photo], mask, detail="none")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_card_that_is_there_is_kept(tmp_path: Path, pipe: GLCICPipeline, model_folder: Path) -> None:
+    assert "glcic-hub" in (model_folder / "README.md").read_text()
+    (tmp_path / "README.md").write_text("mine")
+    assert pipe.save_pretrained(tmp_path) is None
+    assert (tmp_path / "README.md").read_text() == "mine" and not (tmp_path / "before-after.jpg").exists()
+
+
+EDITS: dict[str, Callable[[CompletionNetwork], object]] = {
+    "load_state_dict": lambda network: network.load_state_dict(make_network(seed=1).state_dict()),
+    "in place": lambda network: next(network.parameters()).data.mul_(-1),
+    "another tensor": lambda network: setattr(next(network.parameters()), "data", torch.zeros(4, 4, 5, 5)),
+    "mean pixel": lambda network: network.mean_pixel.fill_(0),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edits_of_the_network_count(
+    model_folder: Path, photo: NDArray[np.uint8], mask: NDArray[np.uint8], name: str
+) -> None:
+    """Also when it is in use, whether it was loaded or given."""
+    given = new_pipe()
+    loaded = GLCICPipeline.from_pretrained(model_folder, device="cpu", dtype=torch.float32)
+    before = given(photo, mask, detail="none")
+    assert equal(loaded(photo, mask, detail="none"), before)
+    for changed in (given, loaded):
+        EDITS[name](changed.network)
+    after = given(photo, mask, detail="none")
+    assert equal(loaded(photo, mask, detail="none"), after) and not equal(after, before)
+    edited = GLCICPipeline(CONFIG, given.network, device="cpu", dtype=torch.float32)
+    assert equal(edited(photo, mask, detail="none"), after)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of torch's own calls of itself
+def test_a_compiled_pipeline_is_pickled_uncompiled(photo: NDArray[np.uint8], mask: NDArray[np.uint8]) -> None:
+    compiled = new_pipe()
+    compiled.set_progress_bar_config(desc="photographs")
+    compiled.compile()
+    for copied in (pickle.loads(pickle.dumps(compiled)), copy.deepcopy(compiled)):
+        assert repr(copied) == repr(compiled)
+        assert equal(copied(photo, mask, detail="none"), new_pipe()(photo, mask, detail="none"))
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta", "hpu"])
@@ -217,28 +395,34 @@ def test_save_and_load(
     loaded = GLCICPipeline.from_pretrained(model_folder, device="cpu", dtype=torch.float32)
     assert loaded.config == pipe.config
     assert np.array_equal(loaded(photo, mask), pipe(photo, mask))
-    assert {path.name for path in model_folder.iterdir()} == {"config.json", "model.safetensors"}
+    names = {"config.json", "model.safetensors", "README.md", "before-after.jpg"}
+    assert {path.name for path in model_folder.iterdir()} == names
 
 
 @pytest.mark.parametrize("default", ["bfloat16", "float64", "meta"])
 def test_pytorchs_defaults_do_not_matter(
-    tmp_path: Path, pipe: GLCICPipeline, photo: NDArray[np.uint8], mask: NDArray[np.uint8], default: str
+    tmp_path: Path,
+    pipe: GLCICPipeline,
+    model_folder: Path,
+    photo: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    default: str,
 ) -> None:
     """What is loaded is the file's float32 on the CPU, and saved so."""
-    pipe.save_pretrained(tmp_path / "model")
+    (tmp_path / "README.md").touch()  # no card is made
     try:
         if default == "meta":
             torch.set_default_device("meta")
         else:
             torch.set_default_dtype(getattr(torch, default))
-        loaded = GLCICPipeline.from_pretrained(tmp_path / "model", device="cpu", dtype=torch.float32)
-        loaded.save_pretrained(tmp_path / "again")
+        loaded = GLCICPipeline.from_pretrained(model_folder, device="cpu", dtype=torch.float32)
+        loaded.save_pretrained(tmp_path)
         assert equal(loaded(photo, mask), pipe(photo, mask))
     finally:
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
     assert torch.equal(loaded.network.mean_pixel, pipe.network.mean_pixel)
-    first, second = (load_file(tmp_path / folder / "model.safetensors") for folder in ("model", "again"))
+    first, second = (load_file(folder / "model.safetensors") for folder in (model_folder, tmp_path))
     assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from glcic_hub.evaluation.protocol import Protocol
@@ -53,15 +53,8 @@ def load_pipeline(options: argparse.Namespace) -> GLCICPipeline:
     """Loads the model that the options name."""
     from glcic_hub.pipeline import GLCICPipeline
 
-    settings = {"revision": options.revision, "device": options.device, "dtype": dtype(options)}
+    settings = {"revision": options.revision, "device": options.device, "dtype": options.dtype}
     return GLCICPipeline.from_pretrained(options.model, **settings)
-
-
-def dtype(options: argparse.Namespace) -> Any:
-    """Reads the precision that the options name: "auto", or a PyTorch dtype."""
-    import torch
-
-    return options.dtype if options.dtype == "auto" else getattr(torch, options.dtype)
 
 
 def add_methods(parser: argparse.ArgumentParser, baselines: Sequence[str]) -> None:
@@ -110,7 +103,7 @@ def load_models(options: argparse.Namespace) -> dict[str, GLCICPipeline]:
     from glcic_hub.pipeline import GLCICPipeline
 
     models = options.model or [None]
-    settings = {"device": options.device, "dtype": dtype(options)}
+    settings = {"device": options.device, "dtype": options.dtype}
     pipes = [GLCICPipeline.from_pretrained(model, **settings) for model in models]
     return dict(zip(model_names(models), pipes, strict=True))
 

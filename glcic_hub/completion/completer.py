@@ -84,11 +84,17 @@ class Completer:
 
     def __init__(self, network: CompletionNetwork) -> None:
         self.network = network
-        self._run_layers: Callable[..., Tensor] = _run_layers
+        self._run_compiled: Callable[..., Tensor] | None = None
+        self._compiled_by = 0  # number of the process
+
+    def __reduce__(self) -> tuple[type[Completer], tuple[CompletionNetwork]]:
+        """Pickles the network alone, as compiled code belongs to its process."""
+        return Completer, (self.network,)
 
     def compile(self) -> None:
         """Has `torch.compile` compile the layers at their first use, for regions that do not reach the border."""
-        self._run_layers = torch.compile(_run_layers, dynamic=True)
+        self._run_compiled = torch.compile(_run_layers, dynamic=True)
+        self._compiled_by = os.getpid()
 
     def complete(self, sources: Sequence[Source]) -> list[list[Patch]]:
         """Completes images.
@@ -124,7 +130,10 @@ class Completer:
         fills: dict[int, NDArray[np.float32]] = {}
         for ((height, width), *steps), numbers in alike.items():
             at_border = any(step.before or step.after for axis in steps for step in axis)
-            run_layers = _run_layers if at_border else self._run_layers
+            run_layers = _run_layers
+            # A fork would wait for the compiler's threads, which did not come with it.
+            if self._run_compiled is not None and self._compiled_by == os.getpid() and not at_border:
+                run_layers = self._run_compiled
             at_once = max(1, MAX_SIDE**2 // (height * width))
             for begin in range(0, len(numbers), at_once):
                 batch = numbers[begin : begin + at_once]

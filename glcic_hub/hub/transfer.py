@@ -7,10 +7,11 @@ and leaves a config that it could not get to whoever builds the network.
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -28,7 +29,7 @@ from huggingface_hub.errors import (
 )
 
 from glcic_hub.files import first_line
-from glcic_hub.hub.card import CARD_FILE, LICENSE_FILES, UNNAMED, name_card
+from glcic_hub.hub.card import CARD_FILE, CARD_IMAGE, LICENSE_FILES, UNNAMED, name_card
 from glcic_hub.hub.model_files import CONFIG_FILE, DISCRIMINATOR_PARTS, MODEL_FILES, WEIGHTS_FILE
 from glcic_hub.version import __version__
 
@@ -39,6 +40,7 @@ PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth", ".t7")
 def fetch_model(
     model: str | Path,
     *,
+    subfolder: str | None = None,
     to_train: bool = False,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -50,6 +52,7 @@ def fetch_model(
 
     Args:
         model: A folder, or `user/name`. If there is a folder of that name, it is meant.
+        subfolder: Where in the folder or repository the model is; None means at its top.
         to_train: Download what further training takes, too, as far as it is there: discriminators, card and license.
         revision: Branch, tag or commit on the Hub.
         token: For private and gated models; None takes the one of `hf auth login` or `HF_TOKEN`, False none.
@@ -67,12 +70,13 @@ def fetch_model(
     if folder.is_dir():
         if revision is not None:
             raise ValueError(f"{folder} is a folder here, which has no revisions, such as {revision}; omit it")
-        return folder
+        return folder / (subfolder or "")
     if isinstance(model, Path) or model.count("/") != 1 or model.startswith((".", "/", "~")):
         raise FileNotFoundError(f"no model in {folder}: {folder.name} does not exist")
     download = partial(
         hf_hub_download,
         model,
+        subfolder=subfolder,
         token=_checked(token),
         cache_dir=cache_dir,
         local_files_only=local_files_only,
@@ -84,17 +88,17 @@ def fetch_model(
         try:
             config = Path(download(CONFIG_FILE, revision=revision))
             # All else comes from the commit of the config, even if another is pushed meanwhile.
-            commit = config.parent.name
+            commit = config.parents[len(Path(subfolder or "").parts)].name
             download(WEIGHTS_FILE, revision=commit)
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError as error:
-            raise _what_is_missing(model, revision, token, error) from None
+            raise _what_is_missing(model, subfolder, revision, token, error) from None
         if to_train and not (local_files_only or constants.HF_HUB_OFFLINE):
             present = HfApi(token=_checked(token)).list_repo_files(model, revision=commit)
-            wanted = {CARD_FILE, *LICENSE_FILES, *(f"{part}.safetensors" for part in DISCRIMINATOR_PARTS)}
-            for file in wanted.intersection(present):
-                download(file, revision=commit)
+            for file in (CARD_FILE, *LICENSE_FILES, *(f"{part}.safetensors" for part in DISCRIMINATOR_PARTS)):
+                if _inside(subfolder, file) in present:
+                    download(file, revision=commit)
     return config.parent
 
 
@@ -126,15 +130,22 @@ def _checked(token: str | bool | None) -> str | bool | None:
     return token
 
 
-def _what_is_missing(model: str, revision: str | None, token: str | bool | None, error: Exception) -> Exception:
+def _inside(subfolder: str | None, file: str) -> str:
+    return (PurePosixPath(subfolder or "") / file).as_posix()
+
+
+def _what_is_missing(
+    model: str, subfolder: str | None, revision: str | None, token: str | bool | None, error: Exception
+) -> Exception:
     files = HfApi(token=_checked(token)).list_repo_files(model, revision=revision)
     pickles = sorted(file for file in files if file.endswith(PICKLES))
-    if WEIGHTS_FILE not in files and pickles:
+    if _inside(subfolder, WEIGHTS_FILE) not in files and pickles:
         return ValueError(
             f"{model} has no {WEIGHTS_FILE} but {pickles[0]}, which may run code when it is read and is not loaded; "
             "download it and see whether glcic convert knows it"
         )
-    missing = ", ".join(name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in files) or first_line(error)
+    wanted = [_inside(subfolder, name) for name in (CONFIG_FILE, WEIGHTS_FILE)]
+    missing = ", ".join(name for name in wanted if name not in files) or first_line(error)
     return FileNotFoundError(f"{model} is no model of this kind: it lacks {missing} at {revision or 'main'}")
 
 
@@ -181,8 +192,22 @@ def check_card(card: str, name: str, *, kind: str = "model") -> None:
             raise ValueError(f"the Hub refuses the metadata of {CARD_FILE}: {' '.join(str(error).split())}") from None
 
 
+def copy_model(folder: Path, to: Path) -> None:
+    """Copies a model folder's model, card and license, and nothing else that lies there."""
+    for pattern in (*MODEL_FILES, *LICENSE_FILES, CARD_FILE, CARD_IMAGE):
+        for file in folder.glob(pattern):
+            shutil.copy(file, to)
+
+
 def upload_model(
-    folder: Path, name: str, message: str, *, private: bool | None, token: str | None, create_pr: bool
+    folder: Path,
+    name: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    commit_message: str = "Model of glcic-hub",
 ) -> str:
     """Uploads a model folder in one commit, and names the model in its card.
 
@@ -191,10 +216,11 @@ def upload_model(
     Args:
         folder: Holds nothing but a model and its card.
         name: `user/name`, or `name` for one of your own; made if it does not exist.
-        message: Of the commit.
         private: Of a new repository; None takes the account's default.
         token: None takes the one of `hf auth login` or `HF_TOKEN`.
+        revision: The branch to commit to, made if it does not exist; None means main.
         create_pr: Propose the commit as a pull request.
+        commit_message: Its first line.
 
     Returns:
         The address of the commit, or of the pull request.
@@ -207,7 +233,12 @@ def upload_model(
     check_card(name_card(folder, UNNAMED), name)  # fails before a repository is made
     repository = make_repository(name, private=private, token=token)
     name_card(folder, repository)
-    return push_folder(folder, repository, message, token=token, create_pr=create_pr, replaces=MODEL_FILES)
+    if revision is not None:
+        with _explained(repository, f"cannot push to {repository}"):
+            HfApi(token=_checked(token)).create_branch(repository, branch=revision, exist_ok=True)
+    return push_folder(
+        folder, repository, commit_message, token=token, create_pr=create_pr, revision=revision, replaces=MODEL_FILES
+    )
 
 
 def push_folder(
@@ -218,6 +249,7 @@ def push_folder(
     kind: str = "model",
     token: str | None = None,
     create_pr: bool = False,
+    revision: str | None = None,
     replaces: Sequence[str] = (),
 ) -> str:
     """Uploads a folder to a repository on the Hub, in one commit.
@@ -229,6 +261,7 @@ def push_folder(
         kind: As for `make_repository`.
         token: As for `make_repository`.
         create_pr: Propose the commit as a pull request.
+        revision: The branch to commit to; None means main.
         replaces: Patterns of files that go from the repository if the folder does not have them.
 
     Returns:
@@ -245,6 +278,7 @@ def push_folder(
             folder_path=folder,
             commit_message=message,
             create_pr=create_pr,
+            revision=revision,
             delete_patterns=list(replaces),
             ignore_patterns=[".*", "**/.*"],
         )

@@ -51,7 +51,7 @@ def is_file(image: object) -> TypeGuard[str | Path | BinaryIO]:
 
 def name_of(file: str | Path | BinaryIO) -> str:
     """Returns what messages call a file: its path, if it has one."""
-    return str(getattr(file, "name", "the file")) if hasattr(file, "read") else str(file)
+    return str(getattr(file, "name", None) or "the file") if hasattr(file, "read") else os.fspath(file)
 
 
 def load_image(file: str | Path | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> Image.Image:

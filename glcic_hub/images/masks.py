@@ -78,8 +78,9 @@ def masks_of(masks: ImageLike | Sequence[ImageLike] | None, count: int) -> list[
         ValueError: There are other than so many.
     """
     several = isinstance(masks, (list, tuple))
-    if isinstance(masks, (np.ndarray, torch.Tensor)) and len(masks) > 1:
-        several = masks.ndim == 4 or (masks.ndim == 3 and len(masks) == count and masks.shape[2] not in (1, 3))
+    if isinstance(masks, (np.ndarray, torch.Tensor)) and masks.ndim > 2 and len(masks) > 1:
+        # An array (H, W, C) is one mask; a tensor (3, H, W) is three, unless it stands alone.
+        several = masks.ndim == 4 or isinstance(masks, torch.Tensor) or masks.shape[2] not in (1, 3)
     each = list(masks) if several else [masks] * count  # type: ignore[arg-type]
     if len(each) != count:
         raise ValueError(f"{count} images and {len(each)} masks; give one mask for each image, or one for all")

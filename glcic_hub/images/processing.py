@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from glcic_hub.images.files import MAX_PIXELS, is_file, load_image, load_pixels,
 
 AnyImage: TypeAlias = Image.Image | NDArray[Any] | torch.Tensor
 """A completed image, of the input's type; a PIL image for a path or file."""
+
+OutputType: TypeAlias = Literal["pil", "np", "pt"]
+"""Kinds of images that a completed one can be turned into: PIL image, NumPy array, PyTorch tensor."""
 
 ImageLike: TypeAlias = str | Path | BinaryIO | AnyImage
 """An image or a mask as a user may give it: a path, opened file, PIL image, NumPy array or PyTorch tensor."""
@@ -143,7 +146,7 @@ def open_image(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> OpenedImage
     return opened
 
 
-def is_batch(image: object) -> bool:
+def is_batch(image: object) -> TypeGuard[NDArray[Any] | torch.Tensor]:
     """Tells whether this is an array (B, H, W, C) or a tensor (B, C, H, W) of images."""
     return isinstance(image, (np.ndarray, torch.Tensor)) and image.ndim == 4
 
@@ -151,6 +154,31 @@ def is_batch(image: object) -> bool:
 def stack(images: Sequence[Any]) -> NDArray[Any] | torch.Tensor:
     """Makes a batch of images of one size, arrays or tensors."""
     return torch.stack(list(images)) if isinstance(images[0], torch.Tensor) else np.stack(images)
+
+
+def as_type(image: AnyImage, output_type: OutputType) -> AnyImage:
+    """Turns an image into a PIL image, an array or a tensor.
+
+    Args:
+        image: What the pipeline gives.
+        output_type: `"pil"`: a PIL image as it is, all else with 8 bits, in RGB or RGBA. `"np"`: float32 in [0, 1],
+            (H, W, 3), or (H, W, 4) with alpha, upright. `"pt"`: the same as a tensor (3, H, W) or (4, H, W).
+    """
+    if output_type == "pil" and isinstance(image, Image.Image):
+        return image
+    opened = open_image(image)
+    pixels = opened.whole()
+    if output_type == "pil":
+        result = Image.fromarray(to_uint8(pixels))
+        if opened.alpha is not None:
+            result.putalpha(Image.fromarray(opened.alpha))
+        return result
+    unit = to_unit(pixels)
+    if opened.alpha is not None:
+        unit = np.dstack([unit, to_unit(opened.alpha)])
+    if output_type == "np":
+        return unit
+    return torch.from_numpy(unit).permute(2, 0, 1).contiguous()
 
 
 def load_pil(image: Image.Image, name: str) -> None:
@@ -319,8 +347,12 @@ def _from_pixels(pixels: NDArray[Any], put: Callable[[Sequence[Patch], bool], An
         unified = pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32, copy=False)
     channels = pixels.shape[2]
     rgb = np.broadcast_to(unified, (*pixels.shape[:2], 3)) if channels == 1 else unified[..., :3]
-    opaque = unified[..., 3] >= (255 if pixels.dtype == np.uint8 else 1) if channels == 4 else None
-    return OpenedImage(rgb, None if opaque is None else opaque.astype(np.uint8) * 255, put, name)
+    alpha: NDArray[np.uint8] | None = None
+    if channels == 4 and pixels.dtype == np.uint8:
+        alpha = pixels[..., 3]
+    elif channels == 4:
+        alpha = (np.nan_to_num(unified[..., 3]).clip(0, 1) * 255).astype(np.uint8)  # 1 alone becomes 255, opaque
+    return OpenedImage(rgb, alpha, put, name)
 
 
 def _in_channels(completed: NDArray[np.float32], pixels: NDArray[Any]) -> tuple[NDArray[Any], int]:
