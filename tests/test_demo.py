@@ -609,7 +609,7 @@ def test_formats(pretrained: GLCICPipeline, tmp_path: Path, kind: str, suffix: s
 
 @pytest.fixture
 def page(browser: Browser, server: str) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(viewport={"width": 1000, "height": 700})
     opened = context.new_page()
     failures: list[str] = []
     opened.on("pageerror", lambda error: failures.append(str(error)))
@@ -633,35 +633,39 @@ def seen(page: Page) -> NDArray[np.int64]:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))).astype(int)
 
 
-def find_photo(page: Page) -> tuple[int, int, int, int]:
-    """Where the photograph is on the canvas: top, left, bottom, right."""
-    opaque = seen(page)[..., 3] == 255
+def place_in(image: NDArray[np.int64]) -> tuple[int, int, int, int]:
+    """Where the photograph is in what the canvas shows: top, left, bottom, right."""
+    opaque = image[..., 3] == 255
     rows, columns = np.flatnonzero(opaque.mean(axis=1) > 0.1), np.flatnonzero(opaque.mean(axis=0) > 0.1)
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
+def find_photo(page: Page) -> tuple[int, int, int, int]:
+    return place_in(seen(page))
+
+
 def shown(page: Page, height: int, width: int) -> NDArray[np.uint8]:
     """The photograph as the canvas shows it, brought to its own size."""
-    top, left, bottom, right = find_photo(page)
-    part = Image.fromarray(seen(page)[top:bottom, left:right, :3].astype(np.uint8))
-    return np.asarray(part.resize((width, height)))
+    image = seen(page)
+    top, left, bottom, right = place_in(image)
+    return np.asarray(Image.fromarray(image[top:bottom, left:right, :3].astype(np.uint8)).resize((width, height)))
 
 
-def at(page: Page, down: float, right: float) -> tuple[float, float]:
-    """A place on the screen, by shares of the photograph's height and width."""
+def at(page: Page, *shares: tuple[float, float]) -> list[tuple[float, float]]:
+    """Places on the screen, by shares of the photograph's height and width."""
     box = page.locator(".stage canvas").bounding_box()
     assert box is not None
     scale = page.evaluate("devicePixelRatio")
     top, left, bottom, far = (place / scale for place in find_photo(page))
-    return box["x"] + left + right * (far - left), box["y"] + top + down * (bottom - top)
+    return [(box["x"] + left + right * (far - left), box["y"] + top + down * (bottom - top)) for down, right in shares]
 
 
 def stroke(page: Page, begin: tuple[float, float], end: tuple[float, float]) -> None:
     """A stroke of the mouse, from and to shares of the photograph's height and width."""
-    places = [at(page, *begin), at(page, *end)]
-    page.mouse.move(*places[0])
+    first, last = at(page, begin, end)
+    page.mouse.move(*first)
     page.mouse.down()
-    page.mouse.move(*places[1], steps=8)
+    page.mouse.move(*last, steps=8)
     page.mouse.up()
     page.mouse.move(5, 5)
 
@@ -696,8 +700,8 @@ def test_paint_remove_download(page: Page, tmp_path: Path) -> None:
     path = save(blue_photo(400, 600), tmp_path / "photo.png")
     choose(page, path)
     before, marked = path, np.zeros((400, 600), bool)
-    for number in range(3):
-        begin = 0.2 + 0.3 * number
+    for number in range(2):
+        begin = 0.2 + 0.4 * number
         stroke(page, (begin, 0.3), (begin + 0.05, 0.6))
         strokes = painted(page, 400, 600)
         assert 1000 < strokes.sum() < 60_000
@@ -851,14 +855,14 @@ def test_on_a_phone(browser: Browser, server: str, tmp_path: Path, scale: int) -
 
     def swipe(*fingers: tuple[float, float]) -> None:
         """Each finger from a share of the photograph's width to another."""
-        y = at(page, 0.5, 0)[1]
+        y = at(page, (0.5, 0))[0][1]
         for step in range(10):
             kind = ("touchStart", *["touchMove"] * 8, "touchEnd")[step]
             places = [begin + step / 8 * (end - begin) for begin, end in fingers] if step < 9 else []
             points = [{"x": x, "y": y, "id": number} for number, x in enumerate(places)]
             touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
-    xs = [at(page, 0, share)[0] for share in (0.3, 0.4, 0.6, 0.7)]
+    xs = [x for x, _ in at(page, *((0, share) for share in (0.3, 0.4, 0.6, 0.7)))]
     swipe((xs[1], xs[0]), (xs[2], xs[3]))
     assert not painted(page, 40, 60).any() and find_photo(page) != (top, left, bottom, right)
     page.click("[data-do=fit]")
@@ -953,7 +957,7 @@ def test_cancel(page: Page, server: str, tmp_path: Path) -> None:
     path = upload(server, encode(blue_photo(300, 300)), "a.png")
     slow = uploads(server, blue_photo(700, 700), square(700, 700, 50, 600))
     with ThreadPoolExecutor() as pool:
-        others = [pool.submit(call, server, "complete", [*slow, True, 0, False]) for _ in range(3)]
+        others = [pool.submit(call, server, "complete", [*slow, True, 0, False]) for _ in range(2)]
         page.wait_for_timeout(200)
         page.click("[data-do=remove]")
         page.wait_for_selector("text=/Waiting: \\d+ before you/", timeout=20_000)
@@ -1012,13 +1016,14 @@ def test_zoom_pan_and_paste(page: Page, tmp_path: Path) -> None:
         )
         page.wait_for_selector(f".name:has-text('{kind}.png')", timeout=20_000)
     top, left, bottom, right = find_photo(page)
-    page.mouse.move(*at(page, 0.5, 0.5))
+    middle, lower = at(page, (0.5, 0.5), (0.7, 0.5))
+    page.mouse.move(*middle)
     page.mouse.wheel(0, 500)
     smaller = find_photo(page)
     assert smaller[0] > top + 20 and abs((smaller[1] + smaller[3]) - (left + right)) < 6
     page.keyboard.down("Space")
     page.mouse.down()
-    page.mouse.move(*at(page, 0.8, 0.5), steps=3)
+    page.mouse.move(*lower, steps=3)
     page.mouse.up()
     page.keyboard.up("Space")
     page.mouse.move(5, 5)

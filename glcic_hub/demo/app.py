@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import logging
 import re
 import time
@@ -336,10 +337,13 @@ def _lay_out_page() -> None:
     }.items():  # fmt: skip
         html = html.replace(mark, value)
     css, script = ((HERE / name).read_text(encoding="utf-8") for name in ("canvas.css", "canvas.js"))
+    limits = json.dumps({"megabytes": MAX_MEGABYTES, "photos": MAX_PHOTOS, "seconds": KEPT_SECONDS})
     gr.HTML(
-        html_template=html, head=f"<style>{css}</style>", js_on_load=f"{script}\nopenEditor(element);",
+        html_template=html,
+        head=f"<style>{css}</style>",
+        js_on_load=f"{script}\nconst LIMITS = {limits};\nopenEditor(element);",
         apply_default_css=False,
-    )  # fmt: skip
+    )
 
 
 def _thumbnail(name: str) -> str:

@@ -1,16 +1,15 @@
 /*
  * The demo's canvas: a photograph's small copy is painted on, the strokes go to the server, and what it completed comes back.
  *
- * Gradio runs it where gr.HTML puts canvas.html; gradio_config says where the server is and how its functions are numbered.
+ * Gradio runs it where gr.HTML puts canvas.html; gradio_config says where the server is and how its functions are
+ * numbered. app.py adds LIMITS.
  */
+/* global LIMITS */
 "use strict";
 
-const MAX_MEGABYTES = 64;
 const PAINT = "rgb(255, 64, 64)";
 const PAINT_OPACITY = 0.55;
-const KEPT_SECONDS = 3600; // the server's
 const CANCELLED = "cancelled"; // why work ended, where nobody wants to hear of it
-const MAX_PHOTOS = 20;
 const THUMBNAIL_SIDE = 56;
 const NOTE_SECONDS = 10; // notes go by themselves then, errors do not
 const MAX_ZOOM = 32; // pixels of the screen to one of the copy
@@ -306,18 +305,18 @@ class Memory {
 
   /** What was kept before the page was loaded. */
   async recall() {
-    await this.ask((store) => store.delete(IDBKeyRange.upperBound([Date.now() - KEPT_SECONDS * 1000])));
+    await this.ask((store) => store.delete(IDBKeyRange.upperBound([Date.now() - LIMITS.seconds * 1000])));
     return this.key ? this.ask((store) => store.getAll(this.all)) : [];
   }
 }
 
 function tooLarge(file) {
-  return `${file.name} has ${Math.ceil(file.size / 1e6)} MB, and at most ${MAX_MEGABYTES} are taken. Make it smaller, or save it as JPEG.`;
+  return `${file.name} has ${Math.ceil(file.size / 1e6)} MB, and at most ${LIMITS.megabytes} are taken. Make it smaller, or save it as JPEG.`;
 }
 
 /** What is said of a file that need not be uploaded to be refused. */
 function refusal(file) {
-  if (file.size > MAX_MEGABYTES * 1e6) return tooLarge(file);
+  if (file.size > LIMITS.megabytes * 1e6) return tooLarge(file);
   return file.size ? null : `${file.name} is empty; it may not have been copied or downloaded as a whole.`;
 }
 
@@ -628,9 +627,9 @@ function openEditor(element) {
 
   /** Opens photographs in place of those that are open; what is refused is said. */
   async function open(files) {
-    const failures = files.length > MAX_PHOTOS ? [`At most ${MAX_PHOTOS} photographs are taken at a time.`] : [];
+    const failures = files.length > LIMITS.photos ? [`At most ${LIMITS.photos} photographs are taken at a time.`] : [];
     const opened = [];
-    for (const [number, file] of files.slice(0, MAX_PHOTOS).entries()) {
+    for (const [number, file] of files.slice(0, LIMITS.photos).entries()) {
       const doing = files.length > 1 ? `Opening ${number + 1} of ${files.length}` : "Opening";
       const failure =
         refusal(file) ??
