@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def originals() -> Iterator[tuple[str, bytes]]:
     alpha = rgb.copy()
     alpha.putalpha(200)
     grey16 = Image.fromarray(np.asarray(rgb)[..., 1].astype(np.uint16) * 257)
-    images = {
+    images: dict[str, list[tuple[Image.Image, dict[str, Any]]]] = {
         ".jpg": [(rgb, {"exif": exif, "dpi": (300, 300)}), (rgb.convert("CMYK"), {}), (rgb, {"progressive": True})],
         ".png": [(alpha, {"exif": exif}), (rgb.quantize(40), {}), (grey16, {}), (rgb.convert("1"), {})],
         ".tif": [(rgb, {"exif": orientation, "compression": "tiff_adobe_deflate"}),
