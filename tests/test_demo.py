@@ -568,7 +568,7 @@ def test_what_the_page_would_not_send(server: str, hub: LocalHub, tmp_path: Path
     for packed in ("", "AAAA", "§", None, base64.b64encode(bomb.getvalue()).decode(), "A" * 10**7):
         assert not succeeded(session.call("remove", {"photo": good, "steps": [], "strokes": packed, "model": ""}))
     wrong: list[dict[str, Any]] = [{"margin": "x"}, {"margin": None}, {"detail": None}, {"model": 5}]
-    for more in (*wrong, {"steps": 5}, {"steps": ["../x"]}, {"steps": [{}]}):
+    for more in (*wrong, {"steps": 5}, {"steps": ["../x"]}, {"steps": [{}]}, {"steps": ["a"] * 10**5}):
         assert not succeeded(session.remove(good, strokes, **more))
     assert succeeded(session.remove(good, strokes, margin=3))
     assert not succeeded(session.remove(good, strokes, margin=10**9))  # which covers everything
