@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -485,16 +485,25 @@ def test_the_next_demo_removes_what_a_killed_one_left(
     assert not list(temporary.glob(f"{own.name}*"))
 
 
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.05)
+
+
 def test_nothing_is_left_after_sigterm(
     server: str, temporary: Path, tmp_path: Path, after_a_kill: tuple[Path, set[Path], Demo]
 ) -> None:
-    """Nor of the photograph that is being completed."""
+    """At once, while a photograph is being completed still."""
     demo = after_a_kill[-1]
     others = files_beside(leave_files(demo.address, tmp_path))
-    slow = uploads(demo.address, blue_photo(700, 700), square(700, 700, 50, 600))
-    assert ask(demo.address, "/gradio_api/call/complete", {"data": [*slow, True, 0, False]})[0] == 200
+    slow = uploads(demo.address, blue_photo(600, 600), square(600, 600, 50, 500))
+    assert ask(demo.address, "/gradio_api/call/complete", {"data": [*slow, False, 0]})[0] == 200
     time.sleep(0.3)
-    assert demo.stop(signal.SIGTERM) == 0
+    demo.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: set(temporary.rglob("*")) == others)
+    assert demo.process.poll() is None and demo.process.wait(60) == 0
     assert set(temporary.rglob("*")) == others
 
 
@@ -562,7 +571,7 @@ def test_what_the_page_would_not_send(server: str, hub: LocalHub, tmp_path: Path
     for packed in ("", "AAAA", "§", None, base64.b64encode(bomb.getvalue()).decode(), "A" * 10**7):
         assert not succeeded(session.call("remove", {"photo": good, "steps": [], "strokes": packed, "model": ""}))
     wrong: list[dict[str, Any]] = [{"margin": "x"}, {"margin": None}, {"detail": None}, {"model": 5}]
-    for more in (*wrong, {"steps": 5}, {"steps": ["../x"]}, {"steps": [{}]}):
+    for more in (*wrong, {"steps": 5}, {"steps": ["../x"]}, {"steps": [{}]}, {"steps": ["a"] * 10**5}):
         assert not succeeded(session.remove(good, strokes, **more))
     assert succeeded(session.remove(good, strokes, margin=3))
     assert not succeeded(session.remove(good, strokes, margin=10**9))  # which covers everything
@@ -747,6 +756,10 @@ def test_undo_redo_compare_erase(page: Page, tmp_path: Path) -> None:
     for _ in range(2):
         page.keyboard.press("Control+Shift+z")
     assert np.array_equal(shown(page, 400, 600), completed)
+    page.click(".history [aria-label='As it was']")
+    assert np.array_equal(shown(page, 400, 600), first)
+    page.click(".history [aria-label='After removal 1']")
+    assert np.array_equal(shown(page, 400, 600), completed)
 
 
 def test_a_reload_loses_nothing(page: Page, server: str, tmp_path: Path) -> None:
@@ -905,11 +918,11 @@ def test_many_photographs(page: Page, tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
     page.set_input_files("#photograph", [paths[0], tmp_path / "a.pdf", *paths[1:]])
     page.wait_for_selector(".error:has-text('a.pdf: This is a PDF document')", timeout=20_000)
-    assert page.locator(".thumbnails button").count() == 3
+    assert page.locator(".photographs button").count() == 3
     stroke(page, (0.4, 0.3), (0.4, 0.6))
     page.click("text=Same strokes for all")
     page.wait_for_selector("text=All 3 photographs have these strokes.")
-    page.click(".thumbnails button >> nth=2")
+    page.click(".photographs button >> nth=2")
     assert painted(page, 200, 302).any()
     page.keyboard.press("Control+z")
     assert not painted(page, 200, 302).any()
@@ -917,7 +930,7 @@ def test_many_photographs(page: Page, tmp_path: Path) -> None:
     own = painted(page, 200, 302)
     page.click("text=Remove in all")
     page.wait_for_selector("text=/Removed from 3 photographs in .* s, everything else untouched/", timeout=60_000)
-    assert page.locator(".thumbnails button[aria-label*=completed]").count() == 3
+    assert page.locator(".photographs button[aria-label*=completed]").count() == 3
     with zipfile.ZipFile(download(page, tmp_path / "all.zip", "in one zip")) as together:
         names = together.namelist()
         together.extractall(tmp_path)
@@ -927,7 +940,7 @@ def test_many_photographs(page: Page, tmp_path: Path) -> None:
     assert differences[2][own].mean() > 0.9 and not (differences[2] & ~widened(own, 10)).any()
     page.reload()
     page.wait_for_selector("text=are back", timeout=20_000)
-    assert page.locator(".thumbnails button[aria-label*=completed]").count() == 3
+    assert page.locator(".photographs button[aria-label*=completed]").count() == 3
 
 
 def test_select_object(page: Page, tmp_path: Path) -> None:

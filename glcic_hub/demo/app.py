@@ -120,7 +120,10 @@ def _photo(asked: Asked, name: str = "photo") -> str:
 
 
 def _steps(asked: Asked) -> list[str]:
-    return [str(step) for step in _value(asked, "steps", list)]
+    steps = [str(step) for step in _value(asked, "steps", list)]
+    if len(set(steps)) < len(steps):  # each is read whole
+        raise ValueError("the page sent a step twice; reload it")
+    return steps
 
 
 def _strokes(asked: Asked) -> NDArray[np.bool_]:
