@@ -26,7 +26,7 @@ _LAYOUT_TAGS = frozenset(
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of a loaded image, 1 to 8; 1 is upright.
+    """Reads the EXIF orientation of a loaded image, 1 to 8; 1 is upright.
 
     TIFF files are turned upright when their pixels are loaded, so load them first.
     """
@@ -40,7 +40,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def _stored_orientation(exif: bytes) -> int:
-    """The orientation by the entries alone: Pillow reads none after one whose value is missing."""
+    """Reads the orientation from the entries alone: Pillow reads none after one whose value is missing."""
     content = exif.removeprefix(b"Exif\0\0")
     order = ">" if content[:2] == b"MM" else "<"
     try:
@@ -114,7 +114,7 @@ def sort_exif(image: Image.Image) -> tuple[Image.Exif, list[str]]:
 
 
 def _writable(value: Any, tag: int, block: int | None = None) -> Any:
-    """A tag's value as it is written; None if Pillow can only read it, as its type is another than the tag's."""
+    """Returns a tag's value as it is written; None if Pillow can only read it, as it has another type than the tag."""
     value = _Text(value) if isinstance(value, str) else value
     exif = Image.Exif()
     exif.update({tag: value} if block is None else {block: {tag: value}})

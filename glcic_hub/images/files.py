@@ -165,7 +165,7 @@ def load_pixels(image: Image.Image) -> None:
 
 
 def _avif_properties(file: IO[bytes]) -> tuple[int, bytes | None]:
-    """The bits a channel of an AVIF file, and what it says of its colours in the form of a PNG's cICP."""
+    """Reads the bits a channel of an AVIF file, and what it says of its colours in the form of a PNG's cICP."""
     head = file.read(2**16)
     record = head.partition(b"av1C")[2][:3].ljust(3, b"\0")
     bits = 8 if not record[2] & 0x40 else 12 if record[2] & 0x20 else 10
@@ -175,7 +175,7 @@ def _avif_properties(file: IO[bytes]) -> tuple[int, bytes | None]:
 
 
 def _png_cicp(file: IO[bytes]) -> bytes | None:
-    """The chunk cICP of a PNG file."""
+    """Reads the chunk cICP of a PNG file."""
     file.seek(8)
     while len(head := file.read(8)) == 8 and (kind := head[4:]) != b"IDAT":
         length = int.from_bytes(head[:4], "big")
@@ -307,7 +307,7 @@ def save_image(image: Image.Image, path: Path, *, overwrite: bool = False, compr
 
 
 def _colour_chunks(info: dict[Any, Any]) -> dict[str, bytes]:
-    """The chunks of a PNG that say, beside its profile, which colours its pixels mean."""
+    """Lists the chunks of a PNG that say, beside its profile, which colours its pixels mean."""
     chunks = {}
     if "cicp" in info:
         chunks["cICP"] = info["cicp"]
@@ -338,7 +338,7 @@ def _fit_mode(image: Image.Image, file_format: str) -> Image.Image:
 
 
 def _mode_in(file_format: str, image: Image.Image) -> str:
-    """The mode that an image has in a file of that format."""
+    """Returns the mode that an image has in a file of that format."""
     mode = "I;16" if image.mode[0] == "I" else image.mode  # which a completed image has instead
     if mode in _MODES[file_format]:
         return mode
