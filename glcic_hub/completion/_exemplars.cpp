@@ -24,7 +24,7 @@ using Array = py::array_t<T, py::array::c_style>;
 namespace {
 
 constexpr int NONE = -1;
-constexpr int PROMISING = -2;  // the group of labels that are tried if they are among the cheapest at some pixel
+constexpr int PROMISING = -2;  // the group of labels that are tried near pixels at which they are among the cheapest
 constexpr int CHANNELS = 5;        // of a source: red, green, blue, and the mean gradients along both axes
 constexpr int UNUSABLE = 1 << 26;  // the cost of a label at a pixel for which its source is not known
 
@@ -371,7 +371,11 @@ class Labelling {
       const int y = there / width_, x = there % width_;
       for (int ny = std::max(0, y - weights.radius); ny <= std::min(height_ - 1, y + weights.radius); ++ny)
         for (int nx = std::max(0, x - weights.radius); nx <= std::min(width_ - 1, x + weights.radius); ++nx)
-          if (visible.data()[ny * width_ + nx]) neighbours_.push_back(ny * width_ + nx);
+          if (visible.data()[ny * width_ + nx])
+            neighbours_.push_back({ny, nx, std::abs(ny - y) + std::abs(nx - x) == 1});
+      // The nearest first: what costs most of a bad label comes early.
+      std::stable_sort(neighbours_.begin() + first_neighbour_.back(), neighbours_.end(),
+                       [&](const Neighbour& a, const Neighbour& b) { return a.beside > b.beside; });
     }
     first_neighbour_.push_back(static_cast<int>(neighbours_.size()));
     if (static_cast<int64_t>(pixels_.size()) * label_count_ <= 1 << 24)
@@ -381,13 +385,16 @@ class Labelling {
   int size() const { return static_cast<int>(pixels_.size()); }
   int pixel(int i) const { return pixels_[i]; }
 
-  // The cost of a label at a pixel: its difference from the guide, and from the known pixels around the hole.
-  int cost(int i, int label) {
+  // The cost of a label at a pixel: its difference from the guide, and from the known pixels around the hole. If that
+  // is not less than `limit`, something that is not less either.
+  int cost(int i, int label, int limit = UNUSABLE) {
     if (label == NONE) return UNUSABLE;
-    if (costs_.empty()) return compute_cost(i, label);
+    if (costs_.empty()) return compute_cost(i, label, limit);
     int& cost = costs_[static_cast<size_t>(label) * pixels_.size() + i];
-    if (cost == NONE) cost = compute_cost(i, label);
-    return cost;
+    if (cost != NONE) return cost;
+    const int found = compute_cost(i, label, limit);
+    if (found < limit || limit == UNUSABLE) cost = found;
+    return found;
   }
 
   int width() const { return width_; }
@@ -424,25 +431,32 @@ class Labelling {
   }
 
  private:
-  int compute_cost(int i, int label) const {
+  int compute_cost(int i, int label, int limit) const {
     const int y = pixels_[i] / width_, x = pixels_[i] % width_;
+    const int down = labels_[label * 2], right = labels_[label * 2 + 1];
     const int at = source(label, y, x);
     if (at == NONE) return UNUSABLE;
-    int64_t sum = 0;
-    for (int c = 0; c < 3; ++c) sum += std::abs(int{guide_[pixels_[i] * 3 + c]} - int{blurred_[at * 3 + c]});
-    sum = weights_.guide * std::min<int64_t>(sum, weights_.guide_limit);
-    // The seam to what is known beside the hole, and how alike the surroundings are.
-    int64_t around = 0;
-    for (int j = first_neighbour_[i]; j < first_neighbour_[i + 1]; ++j) {
-      const int ny = neighbours_[j] / width_, nx = neighbours_[j] % width_;
-      const int other = source(label, ny, nx);
-      const int apart = other == NONE ? UNKNOWN * CHANNELS : difference(neighbours_[j], other);
-      around += apart;
-      if (std::abs(ny - y) + std::abs(nx - x) == 1) sum += int64_t{2} * weights_.colour * apart;
+    int difference_from_guide = 0;
+    for (int c = 0; c < 3; ++c)
+      difference_from_guide += std::abs(int{guide_[pixels_[i] * 3 + c]} - int{blurred_[at * 3 + c]});
+    // In parts of a patch's pixel: the seam to what is known beside the hole, and how alike the surroundings are.
+    const int64_t patch = (2 * weights_.radius + 1) * (2 * weights_.radius + 1);
+    int64_t sum = patch * weights_.guide * std::min(difference_from_guide, weights_.guide_limit);
+    for (int j = first_neighbour_[i]; j < first_neighbour_[i + 1] && sum < limit * patch; ++j) {
+      const Neighbour& known = neighbours_[j];
+      const int oy = known.y + down, ox = known.x + right;
+      const bool copied = inside(oy, ox) && usable_[oy * width_ + ox];
+      const int apart =
+          copied ? difference(known.y * width_ + known.x, oy * width_ + ox) : UNKNOWN * CHANNELS;
+      sum += apart * (weights_.context + (known.beside ? 2 * weights_.colour * patch : 0));
     }
-    const int patch = (2 * weights_.radius + 1) * (2 * weights_.radius + 1);
-    return static_cast<int>(std::min<int64_t>(sum + around * weights_.context / patch, UNUSABLE / 4));
+    return static_cast<int>(std::min<int64_t>(sum / patch, UNUSABLE / 4));
   }
+
+  struct Neighbour {
+    int y, x;
+    bool beside;
+  };
 
   static constexpr int UNKNOWN = 64;  // the difference, in levels of 255, that counts where one side is not known
 
@@ -451,7 +465,8 @@ class Labelling {
   const int32_t* labels_;
   Weights weights_;
   std::vector<int> pixels_, number_, costs_;
-  std::vector<int> neighbours_, first_neighbour_;  // what is visible around each pixel
+  std::vector<Neighbour> neighbours_;  // what is visible around each pixel
+  std::vector<int> first_neighbour_;
 };
 
 // Expands labels, one at a time. Several expansions may share a labelling if their pixels do not touch.
@@ -460,7 +475,7 @@ class Expansion {
   explicit Expansion(Labelling& labelling) : labelling_(labelling), node_(labelling.size(), NONE) {}
 
   // Lets each pixel of `members` keep its label or take this one, whichever costs least in all.
-  int64_t expand(int label, const std::vector<int>& members, std::vector<int>& chosen) {
+  void expand(int label, const std::vector<int>& members, std::vector<int>& chosen) {
     free_.clear();
     change_.clear();
     const Weights& weights = labelling_.weights();
@@ -510,7 +525,6 @@ class Expansion {
       if (gain > 0 && flow_.on_sink_side(node_[i])) chosen[i] = label;
       node_[i] = NONE;
     }
-    return gain;
   }
 
  private:
@@ -522,24 +536,40 @@ class Expansion {
   Flow flow_;
 };
 
-// Which labels are worth a try: all, but of the promising ones those that are among the `count` cheapest at some pixel.
-std::vector<char> promising(Labelling& labelling, const int32_t* groups, int label_count, int count, int threads) {
+// Finds for each promising label the pixels at which it is among the `count` cheapest.
+std::vector<std::vector<int>> promising(Labelling& labelling, const int32_t* groups, int label_count, int count,
+                                        int threads) {
   std::vector<std::vector<std::pair<int, int>>> cheapest(labelling.size());  // costs and labels, in order
   share(labelling.size(), threads, [&](int, int i) {
     std::vector<std::pair<int, int>>& least = cheapest[i];
     for (int label = 0; label < label_count; ++label) {
       if (groups[label] != PROMISING) continue;
-      const std::pair<int, int> cost{labelling.cost(i, label), label};
-      if (static_cast<int>(least.size()) == count && !(cost < least.back())) continue;
-      if (static_cast<int>(least.size()) == count) least.pop_back();
+      const bool full = static_cast<int>(least.size()) == count;
+      const std::pair<int, int> cost{labelling.cost(i, label, full ? least.back().first : UNUSABLE), label};
+      if (full && !(cost < least.back())) continue;
+      if (full) least.pop_back();
       least.insert(std::upper_bound(least.begin(), least.end(), cost), cost);
     }
   });
-  std::vector<char> worth(label_count);
-  for (int label = 0; label < label_count; ++label) worth[label] = groups[label] != PROMISING;
-  for (const auto& least : cheapest)
-    for (const auto& [cost, label] : least) worth[label] = 1;
-  return worth;
+  std::vector<std::vector<int>> pixels(label_count);
+  for (int i = 0; i < labelling.size(); ++i)
+    for (const auto& [cost, label] : cheapest[i]) pixels[label].push_back(i);
+  return pixels;
+}
+
+// Finds the pixels of the hole within a distance of some of them, in order.
+std::vector<int> within(const Labelling& labelling, const std::vector<int>& pixels, int distance) {
+  std::vector<char> near(labelling.size());
+  for (const int i : pixels) {
+    const int y = labelling.pixel(i) / labelling.width(), x = labelling.pixel(i) % labelling.width();
+    for (int ny = y - distance; ny <= y + distance; ++ny)
+      for (int nx = x - distance; nx <= x + distance; ++nx)
+        if (const int j = labelling.number(ny, nx); j != NONE) near[j] = 1;
+  }
+  std::vector<int> found;
+  for (int i = 0; i < labelling.size(); ++i)
+    if (near[i]) found.push_back(i);
+  return found;
 }
 
 // Puts groups that may expand at the same time together: no pixel of one is another's, or beside one of another's.
@@ -572,14 +602,14 @@ std::vector<std::vector<int>> batches(const Labelling& labelling, const std::vec
 //
 // features (H, W, 5) uint8; usable (H, W) uint8: what may be copied; hole (H, W) uint8; visible (H, W) uint8: what the
 // fill has to fit; guide and blurred (H, W, 3) uint8: what it should look like from afar, and what the image looks
-// like. labels (L, 2) int32: dy, dx. groups (L,) int32: a label of group g is tried within `reach` of pixels whose start
-// is g; one of NONE everywhere; one of PROMISING everywhere, if it is among the `best` cheapest at some pixel. start
-// (H, W) int32: groups, NONE outside the hole. The result does not depend on the number of threads.
+// like. labels (L, 2) int32: dy, dx. groups (L,) int32: a label of group g is tried within `reach` of pixels whose
+// start is g; one of NONE everywhere; one of PROMISING within `near` of pixels at which it is among the `best`
+// cheapest. start (H, W) int32: groups, NONE outside the hole. The result does not depend on the number of threads.
 // Gives (H, W) int32 labels, NONE outside the hole and where no label can be used.
 Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t>& usable, const Array<uint8_t>& hole,
                              const Array<uint8_t>& visible, const Array<uint8_t>& guide,
                              const Array<uint8_t>& blurred, const Array<int32_t>& labels,
-                             const Array<int32_t>& groups, const Array<int32_t>& start, int reach, int sweeps,
+                             const Array<int32_t>& groups, const Array<int32_t>& start, int reach, int near,
                              int best, int colour, int seam, int guide_weight, int guide_limit, int context,
                              int radius, int threads) {
   const int height = static_cast<int>(hole.shape(0)), width = static_cast<int>(hole.shape(1));
@@ -603,13 +633,13 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
   for (int i = 0; i < labelling.size(); ++i) {
     everywhere[i] = i;
     const int y = labelling.pixel(i) / width, x = labelling.pixel(i) % width;
-    std::vector<int>& near = groups_of_pixels[i];
+    std::vector<int>& around = groups_of_pixels[i];
     for (int ny = std::max(0, y - reach); ny <= std::min(height - 1, y + reach); ++ny)
       for (int nx = std::max(0, x - reach); nx <= std::min(width - 1, x + reach); ++nx) {
         const int group = start.data()[ny * width + nx];
-        if (group != NONE && std::find(near.begin(), near.end(), group) == near.end()) near.push_back(group);
+        if (group != NONE && std::find(around.begin(), around.end(), group) == around.end()) around.push_back(group);
       }
-    for (const int group : near) members[group].push_back(i);
+    for (const int group : around) members[group].push_back(i);
   }
   // Start from the label of least cost among those of a pixel's own group and those that are tried everywhere.
   std::vector<int> chosen(labelling.size(), NONE);
@@ -617,7 +647,7 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
     int least = UNUSABLE;
     const auto attempt = [&](const std::vector<int>& labels) {
       for (const int label : labels) {
-        const int cost = labelling.cost(i, label);
+        const int cost = labelling.cost(i, label, least);
         if (cost >= least) continue;
         least = cost;
         chosen[i] = label;
@@ -627,28 +657,16 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
     if (own != NONE) attempt(labels_of[own]);
     attempt(others);
   });
-  // The first sweep tries all labels, the others those that are in use.
-  std::vector<char> in_use = promising(labelling, groups.data(), label_count, best, threads);
-  const std::vector<std::vector<int>> together = batches(labelling, groups_of_pixels, group_count);
   std::vector<Expansion> workers(std::max(1, threads), Expansion(labelling));
-  for (int sweep = 0; sweep < sweeps; ++sweep) {
-    std::vector<int64_t> gains(group_count + 1);
-    const auto expand = [&](Expansion& worker, const std::vector<int>& labels, const std::vector<int>& pixels) {
-      int64_t gain = 0;
-      for (const int label : labels)
-        if (in_use[label]) gain += worker.expand(label, pixels, chosen);
-      return gain;
-    };
-    for (const std::vector<int>& batch : together)
-      share(static_cast<int>(batch.size()), threads, [&](int worker, int i) {
-        const int group = batch[i];
-        gains[group] = expand(workers[worker], labels_of[group], members[group]);
-      });
-    gains[group_count] = expand(workers[0], others, everywhere);
-    if (std::all_of(gains.begin(), gains.end(), [](int64_t gain) { return gain <= 0; })) break;
-    std::fill(in_use.begin(), in_use.end(), 0);
-    for (const int label : chosen)
-      if (label != NONE) in_use[label] = 1;
+  for (const std::vector<int>& batch : batches(labelling, groups_of_pixels, group_count))
+    share(static_cast<int>(batch.size()), threads, [&](int worker, int i) {
+      for (const int label : labels_of[batch[i]]) workers[worker].expand(label, members[batch[i]], chosen);
+    });
+  const std::vector<std::vector<int>> cheap_at = promising(labelling, groups.data(), label_count, best, threads);
+  for (const int label : others) {
+    const bool anywhere = groups.data()[label] == NONE;
+    if (anywhere || !cheap_at[label].empty())
+      workers[0].expand(label, anywhere ? everywhere : within(labelling, cheap_at[label], near), chosen);
   }
   std::fill(out, out + static_cast<size_t>(height) * width, NONE);
   for (int i = 0; i < labelling.size(); ++i) out[labelling.pixel(i)] = chosen[i];

@@ -15,7 +15,7 @@ def choose_labels(
     groups: NDArray[np.int32],
     start: NDArray[np.int32],
     reach: int,
-    sweeps: int,
+    near: int,
     best: int,
     colour: int,
     seam: int,

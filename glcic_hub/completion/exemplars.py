@@ -37,7 +37,7 @@ Labels: TypeAlias = NDArray[np.int32]
 """Offsets dy, dx by label, (n, 2); groups by label, (n,); or a label or group for each pixel, (H, W)."""
 
 NONE, PROMISING = -1, -2
-"""Groups of labels, as in `_exemplars.cpp`: tried everywhere; tried only if among the cheapest at some pixel."""
+"""Groups of labels, as in `_exemplars.cpp`: tried everywhere; tried near pixels where they are among the cheapest."""
 
 MARGIN = 32, 384
 """Least and greatest distance around a hole, in pixels, to look for sources. In between it is the hole's length."""
@@ -64,8 +64,8 @@ LATTICE_STEP, LATTICE_SIZE = 2, 2000
 REACHES = 0.1
 """Least share of the hole from which an offset of the lattice has to lead to known pixels."""
 
-BEST = 2
-"""An offset of the lattice has to be among this many cheapest at some pixel."""
+BEST, NEAR = 2, 6
+"""An offset of the lattice is tried where it is among this many cheapest, and up to this distance in pixels around."""
 
 FREQUENT, MULTIPLES = 60, 3
 """Number of the most frequent offsets between similar patches, tried at the two coarsest scales; as many as He and Sun
@@ -79,9 +79,6 @@ CHANGES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 
 SPREAD = 2
 """Distance in pixels by which the region of an offset may grow at the next finer scale."""
-
-SWEEPS = 1
-"""Number of expansions of each label."""
 
 COLOUR, SEAM, GUIDE, CONTEXT = 4, 100, 3, 120
 """Weights of the costs: the difference at a seam, the seam itself, the difference from the guide, and the mean
@@ -277,7 +274,7 @@ def _choose(scale: Scale, labels: Labels, groups: Labels, start: Labels, coarse:
         groups.astype(np.int32),
         start,
         SPREAD,
-        SWEEPS,
+        NEAR,
         BEST,
         COLOUR,
         SEAM,
