@@ -501,7 +501,7 @@ class GLCICPipeline:
 
 
 def _checked_dtype(dtype: Dtype) -> torch.dtype | Literal["auto"]:
-    """The dtype of a name; what is none is refused."""
+    """Returns the dtype of a name; refuses what is none."""
     wanted = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if wanted not in ("auto", *DTYPES.values()):
         raise ValueError(
@@ -515,7 +515,7 @@ def _dtype_on(device: torch.device, wanted: torch.dtype | Literal["auto"]) -> to
 
 
 def _checksum(network: nn.Module) -> int:
-    """A number that changes if parameters or buffers do."""
+    """Computes a number that changes if parameters or buffers do."""
     checksum = 0
     for tensor in (*network.parameters(), *network.buffers()):
         checksum = zlib.crc32(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data, checksum)
@@ -523,7 +523,7 @@ def _checksum(network: nn.Module) -> int:
 
 
 def card_image(pipe: GLCICPipeline) -> Image.Image:
-    """The image of a model's card: a sample photograph with its hole, as the model completes it, and as it was."""
+    """Makes the image of a model's card: a sample with its hole, as the model completes it, and as it was."""
     image, mask = load_sample("rocket")
     return side_by_side(image, mask, pipe(image, mask))
 

@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from gradio_client import Client, handle_file
 from numpy.typing import NDArray
 from PIL import Image
@@ -143,6 +144,7 @@ def test_the_copy_that_is_painted_on(tmp_path: Path) -> None:
 def test_what_no_photograph_is_is_named(tmp_path: Path) -> None:
     """Each refusal says what the file is, and the way out."""
     cv2.imwrite(str(tmp_path / "deep.png"), np.zeros((40, 40, 3), np.uint16))
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((40, 40, 3), np.float32), photometric="rgb")
     contents = {
         b"": "this file is empty",
         b"\0\0\0\x18ftypheic\0": "a HEIC photograph.*save it as JPEG",
@@ -154,6 +156,7 @@ def test_what_no_photograph_is_is_named(tmp_path: Path) -> None:
         b"\0\0\0\x0cJXL ": "JPEG XL",
         b"hello": "JPEG, PNG, WEBP.* are taken",
         (tmp_path / "deep.png").read_bytes(): "16 bits a channel",
+        (tmp_path / "float.tif").read_bytes(): r"3 × 32 float bits",
         encode(make_photo(300, 300))[:20_000]: "cannot read",
     }
     for content, message in contents.items():
@@ -482,16 +485,25 @@ def test_the_next_demo_removes_what_a_killed_one_left(
     assert not list(temporary.glob(f"{own.name}*"))
 
 
+def wait_until(true: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.05)
+
+
 def test_nothing_is_left_after_sigterm(
     server: str, temporary: Path, tmp_path: Path, after_a_kill: tuple[Path, set[Path], Demo]
 ) -> None:
-    """Nor of the photograph that is being completed."""
+    """At once, while a photograph is being completed still."""
     demo = after_a_kill[-1]
     others = files_beside(leave_files(demo.address, tmp_path))
-    slow = uploads(demo.address, blue_photo(700, 700), square(700, 700, 50, 600))
-    assert ask(demo.address, "/gradio_api/call/complete", {"data": [*slow, True, 0, False]})[0] == 200
+    slow = uploads(demo.address, blue_photo(600, 600), square(600, 600, 50, 500))
+    assert ask(demo.address, "/gradio_api/call/complete", {"data": [*slow, False, 0]})[0] == 200
     time.sleep(0.3)
-    assert demo.stop(signal.SIGTERM) == 0
+    demo.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: set(temporary.rglob("*")) == others)
+    assert demo.process.poll() is None and demo.process.wait(60) == 0
     assert set(temporary.rglob("*")) == others
 
 
@@ -559,7 +571,7 @@ def test_what_the_page_would_not_send(server: str, hub: LocalHub, tmp_path: Path
     for packed in ("", "AAAA", "§", None, base64.b64encode(bomb.getvalue()).decode(), "A" * 10**7):
         assert not succeeded(session.call("remove", {"photo": good, "steps": [], "strokes": packed, "model": ""}))
     wrong: list[dict[str, Any]] = [{"margin": "x"}, {"margin": None}, {"detail": None}, {"model": 5}]
-    for more in (*wrong, {"steps": 5}, {"steps": ["../x"]}, {"steps": [{}]}):
+    for more in (*wrong, {"steps": 5}, {"steps": ["../x"]}, {"steps": [{}]}, {"steps": ["a"] * 10**5}):
         assert not succeeded(session.remove(good, strokes, **more))
     assert succeeded(session.remove(good, strokes, margin=3))
     assert not succeeded(session.remove(good, strokes, margin=10**9))  # which covers everything
@@ -606,7 +618,7 @@ def test_formats(pretrained: GLCICPipeline, tmp_path: Path, kind: str, suffix: s
 
 @pytest.fixture
 def page(browser: Browser, server: str) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context = browser.new_context(viewport={"width": 1000, "height": 700})
     opened = context.new_page()
     failures: list[str] = []
     opened.on("pageerror", lambda error: failures.append(str(error)))
@@ -630,35 +642,39 @@ def seen(page: Page) -> NDArray[np.int64]:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))).astype(int)
 
 
-def find_photo(page: Page) -> tuple[int, int, int, int]:
-    """Where the photograph is on the canvas: top, left, bottom, right."""
-    opaque = seen(page)[..., 3] == 255
+def place_in(image: NDArray[np.int64]) -> tuple[int, int, int, int]:
+    """Where the photograph is in what the canvas shows: top, left, bottom, right."""
+    opaque = image[..., 3] == 255
     rows, columns = np.flatnonzero(opaque.mean(axis=1) > 0.1), np.flatnonzero(opaque.mean(axis=0) > 0.1)
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
+def find_photo(page: Page) -> tuple[int, int, int, int]:
+    return place_in(seen(page))
+
+
 def shown(page: Page, height: int, width: int) -> NDArray[np.uint8]:
     """The photograph as the canvas shows it, brought to its own size."""
-    top, left, bottom, right = find_photo(page)
-    part = Image.fromarray(seen(page)[top:bottom, left:right, :3].astype(np.uint8))
-    return np.asarray(part.resize((width, height)))
+    image = seen(page)
+    top, left, bottom, right = place_in(image)
+    return np.asarray(Image.fromarray(image[top:bottom, left:right, :3].astype(np.uint8)).resize((width, height)))
 
 
-def at(page: Page, down: float, right: float) -> tuple[float, float]:
-    """A place on the screen, by shares of the photograph's height and width."""
+def at(page: Page, *shares: tuple[float, float]) -> list[tuple[float, float]]:
+    """Places on the screen, by shares of the photograph's height and width."""
     box = page.locator(".stage canvas").bounding_box()
     assert box is not None
     scale = page.evaluate("devicePixelRatio")
     top, left, bottom, far = (place / scale for place in find_photo(page))
-    return box["x"] + left + right * (far - left), box["y"] + top + down * (bottom - top)
+    return [(box["x"] + left + right * (far - left), box["y"] + top + down * (bottom - top)) for down, right in shares]
 
 
 def stroke(page: Page, begin: tuple[float, float], end: tuple[float, float]) -> None:
     """A stroke of the mouse, from and to shares of the photograph's height and width."""
-    places = [at(page, *begin), at(page, *end)]
-    page.mouse.move(*places[0])
+    first, last = at(page, begin, end)
+    page.mouse.move(*first)
     page.mouse.down()
-    page.mouse.move(*places[1], steps=8)
+    page.mouse.move(*last, steps=8)
     page.mouse.up()
     page.mouse.move(5, 5)
 
@@ -693,8 +709,8 @@ def test_paint_remove_download(page: Page, tmp_path: Path) -> None:
     path = save(blue_photo(400, 600), tmp_path / "photo.png")
     choose(page, path)
     before, marked = path, np.zeros((400, 600), bool)
-    for number in range(3):
-        begin = 0.2 + 0.3 * number
+    for number in range(2):
+        begin = 0.2 + 0.4 * number
         stroke(page, (begin, 0.3), (begin + 0.05, 0.6))
         strokes = painted(page, 400, 600)
         assert 1000 < strokes.sum() < 60_000
@@ -739,6 +755,10 @@ def test_undo_redo_compare_erase(page: Page, tmp_path: Path) -> None:
     assert np.array_equal(shown(page, 400, 600), first)
     for _ in range(2):
         page.keyboard.press("Control+Shift+z")
+    assert np.array_equal(shown(page, 400, 600), completed)
+    page.click(".history [aria-label='As it was']")
+    assert np.array_equal(shown(page, 400, 600), first)
+    page.click(".history [aria-label='After removal 1']")
     assert np.array_equal(shown(page, 400, 600), completed)
 
 
@@ -848,14 +868,14 @@ def test_on_a_phone(browser: Browser, server: str, tmp_path: Path, scale: int) -
 
     def swipe(*fingers: tuple[float, float]) -> None:
         """Each finger from a share of the photograph's width to another."""
-        y = at(page, 0.5, 0)[1]
+        y = at(page, (0.5, 0))[0][1]
         for step in range(10):
             kind = ("touchStart", *["touchMove"] * 8, "touchEnd")[step]
             places = [begin + step / 8 * (end - begin) for begin, end in fingers] if step < 9 else []
             points = [{"x": x, "y": y, "id": number} for number, x in enumerate(places)]
             touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
-    xs = [at(page, 0, share)[0] for share in (0.3, 0.4, 0.6, 0.7)]
+    xs = [x for x, _ in at(page, *((0, share) for share in (0.3, 0.4, 0.6, 0.7)))]
     swipe((xs[1], xs[0]), (xs[2], xs[3]))
     assert not painted(page, 40, 60).any() and find_photo(page) != (top, left, bottom, right)
     page.click("[data-do=fit]")
@@ -898,11 +918,11 @@ def test_many_photographs(page: Page, tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4")
     page.set_input_files("#photograph", [paths[0], tmp_path / "a.pdf", *paths[1:]])
     page.wait_for_selector(".error:has-text('a.pdf: This is a PDF document')", timeout=20_000)
-    assert page.locator(".thumbnails button").count() == 3
+    assert page.locator(".photographs button").count() == 3
     stroke(page, (0.4, 0.3), (0.4, 0.6))
     page.click("text=Same strokes for all")
     page.wait_for_selector("text=All 3 photographs have these strokes.")
-    page.click(".thumbnails button >> nth=2")
+    page.click(".photographs button >> nth=2")
     assert painted(page, 200, 302).any()
     page.keyboard.press("Control+z")
     assert not painted(page, 200, 302).any()
@@ -910,7 +930,7 @@ def test_many_photographs(page: Page, tmp_path: Path) -> None:
     own = painted(page, 200, 302)
     page.click("text=Remove in all")
     page.wait_for_selector("text=/Removed from 3 photographs in .* s, everything else untouched/", timeout=60_000)
-    assert page.locator(".thumbnails button[aria-label*=completed]").count() == 3
+    assert page.locator(".photographs button[aria-label*=completed]").count() == 3
     with zipfile.ZipFile(download(page, tmp_path / "all.zip", "in one zip")) as together:
         names = together.namelist()
         together.extractall(tmp_path)
@@ -920,7 +940,7 @@ def test_many_photographs(page: Page, tmp_path: Path) -> None:
     assert differences[2][own].mean() > 0.9 and not (differences[2] & ~widened(own, 10)).any()
     page.reload()
     page.wait_for_selector("text=are back", timeout=20_000)
-    assert page.locator(".thumbnails button[aria-label*=completed]").count() == 3
+    assert page.locator(".photographs button[aria-label*=completed]").count() == 3
 
 
 def test_select_object(page: Page, tmp_path: Path) -> None:
@@ -950,7 +970,7 @@ def test_cancel(page: Page, server: str, tmp_path: Path) -> None:
     path = upload(server, encode(blue_photo(300, 300)), "a.png")
     slow = uploads(server, blue_photo(700, 700), square(700, 700, 50, 600))
     with ThreadPoolExecutor() as pool:
-        others = [pool.submit(call, server, "complete", [*slow, True, 0, False]) for _ in range(3)]
+        others = [pool.submit(call, server, "complete", [*slow, True, 0, False]) for _ in range(2)]
         page.wait_for_timeout(200)
         page.click("[data-do=remove]")
         page.wait_for_selector("text=/Waiting: \\d+ before you/", timeout=20_000)
@@ -1009,13 +1029,14 @@ def test_zoom_pan_and_paste(page: Page, tmp_path: Path) -> None:
         )
         page.wait_for_selector(f".name:has-text('{kind}.png')", timeout=20_000)
     top, left, bottom, right = find_photo(page)
-    page.mouse.move(*at(page, 0.5, 0.5))
+    middle, lower = at(page, (0.5, 0.5), (0.7, 0.5))
+    page.mouse.move(*middle)
     page.mouse.wheel(0, 500)
     smaller = find_photo(page)
     assert smaller[0] > top + 20 and abs((smaller[1] + smaller[3]) - (left + right)) < 6
     page.keyboard.down("Space")
     page.mouse.down()
-    page.mouse.move(*at(page, 0.8, 0.5), steps=3)
+    page.mouse.move(*lower, steps=3)
     page.mouse.up()
     page.keyboard.up("Space")
     page.mouse.move(5, 5)

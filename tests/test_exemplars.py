@@ -171,15 +171,15 @@ def test_the_same_twice_and_with_any_number_of_threads(completer: Completer) -> 
     assert all(np.array_equal(result, results[0]) for result in results[1:])
 
 
-@pytest.mark.parametrize("side", [4, 12])
-def test_where_nothing_can_be_copied_the_network_completes_alone_and_it_is_said(
-    completer: Completer, side: int
+@pytest.mark.parametrize(("side", "whose"), [(4, "fast marching"), (16, "the network")])
+def test_where_nothing_can_be_copied_the_guide_is_the_fill_and_it_is_said(
+    completer: Completer, side: int, whose: str
 ) -> None:
     rgb, hole = make_photo(side, side), rectangle(side, side, 1, 1, side - 1, side - 1)
-    with pytest.warns(UserWarning, match=r"row 1, column 1 can be copied; it has the network's fill"):
+    with pytest.warns(UserWarning, match=f"row 1, column 1 can be copied; it has {whose}'s fill"):
         ((_, fill, inside),) = complete_from_exemplars(completer, rgb, hole)
     assert fill_from_exemplars(to_unit(rgb), ~hole, hole, fill) is None
-    if side > 8:  # deep enough for the network
+    if whose == "the network":
         blended = blend_patches(rgb, completer.complete([(rgb, hole)])[0], hole)
         assert np.allclose(fill[inside], put(rgb, blended, hole)[hole], atol=1e-3)
 

@@ -404,6 +404,7 @@ def test_a_cameras_exif(pipe: GLCICPipeline, tmp_path: Path, suffix: str) -> Non
     """What speaks of the photograph stays; what speaks of the old file would break the new one."""
     exif = Image.Exif()
     exif.update({0x010F: "Camera", 0x0112: 6, 0x0100: 9999, 0x0101: 9999, 0x0106: 6, 0x0115: 1, 0x0152: 2})
+    exif[0x9C9B] = "A field\0".encode("utf-16-le")  # the title, as Windows writes it
     exif[0x8769] = {0x9003: "2020:01:01 00:00:00"}
     RGB.save(tmp_path / "photo.png", exif=exif)
     mask = make_hole(WIDTH, HEIGHT)
@@ -411,6 +412,7 @@ def test_a_cameras_exif(pipe: GLCICPipeline, tmp_path: Path, suffix: str) -> Non
     save_image(result, tmp_path / f"result{suffix}")
     with Image.open(tmp_path / f"result{suffix}") as saved:
         assert saved.getexif()[0x010F] == "Camera" and 0x0152 not in saved.getexif()
+        assert bytes(saved.getexif()[0x9C9B]).decode("utf-16-le") == "A field\0"
         if suffix != ".tif":
             assert saved.getexif().get_ifd(0x8769)[0x9003] == "2020:01:01 00:00:00"
         if suffix != ".jpg":
@@ -518,6 +520,24 @@ def test_an_unknown_compression_is_said(pipe: GLCICPipeline, tmp_path: Path) -> 
         pipe(tmp_path / "photo.tif", make_hole(HEIGHT, WIDTH))
 
 
+@pytest.mark.parametrize(("kind", "value"), [(2, "<x:xmpmeta/>"), (3, (7, 8, 9))])
+def test_xmp_of_another_type(pipe: GLCICPipeline, tmp_path: Path, kind: int, value: Any) -> None:
+    tifffile.imwrite(tmp_path / "photo.tif", np.array(RGB), extratags=[(700, kind, len(value), value, True)])
+    with pytest.warns(UserWarning, match=r"XMP \(700\)"):
+        assert pipe(tmp_path / "photo.tif", make_hole(HEIGHT, WIDTH), detail="none").size == RGB.size
+
+
+def test_a_tiff_of_too_few_strips_is_refused(pipe: GLCICPipeline, tmp_path: Path) -> None:
+    """Pillow would make the rest black."""
+    tifffile.imwrite(tmp_path / "photo.tif", np.array(RGB), rowsperstrip=16)
+    assert load_image(tmp_path / "photo.tif").size == (WIDTH, HEIGHT)
+    content = bytearray((tmp_path / "photo.tif").read_bytes())
+    content[content.index(struct.pack("<HHI", 257, 4, 1)) + 8] = 120  # rows
+    (tmp_path / "photo.tif").write_bytes(content)
+    with pytest.raises(ValueError, match=r"photo\.tif: it is truncated"):
+        load_image(tmp_path / "photo.tif")
+
+
 def test_bits_that_pillow_would_lose(tmp_path: Path) -> None:
     """AVIF of 10 bits a channel, grey TIFF of 12; of a BMP 16 bits are those of all channels together."""
     RGB.save(tmp_path / "photo.avif")
@@ -561,7 +581,7 @@ def test_what_a_png_says_of_its_colours(pipe: GLCICPipeline, tmp_path: Path, nam
     path = tmp_path / "photo.png"
     RGB.save(path, pnginfo=chunks)
     with Image.open(path) as image:
-        result = pipe(image if opened else path, make_hole(HEIGHT, WIDTH))
+        result = pipe(image if opened else path, make_hole(HEIGHT, WIDTH), detail="none")
     save_image(result, tmp_path / "result.png")
     content = (tmp_path / "result.png").read_bytes()
     for name, expected in COLOUR_CHUNKS.items():
@@ -577,7 +597,7 @@ def test_the_colours_of_an_avif_go_to_png(pipe: GLCICPipeline, tmp_path: Path) -
     for primaries, chunks in ((1, 0), (12, 1)):  # sRGB and Display P3
         content[content.index(b"colrnclx") + 9] = primaries
         (tmp_path / "photo.avif").write_bytes(content)
-        result = pipe(tmp_path / "photo.avif", make_hole(HEIGHT, WIDTH))
+        result = pipe(tmp_path / "photo.avif", make_hole(HEIGHT, WIDTH), detail="none")
         save_image(result, tmp_path / "result.png", overwrite=True)
         assert (tmp_path / "result.png").read_bytes().count(b"cICP" + bytes([primaries, 13, 0, 1])) == chunks
 

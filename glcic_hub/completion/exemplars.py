@@ -42,6 +42,10 @@ NONE, PROMISING = -1, -2
 MARGIN = 32, 384
 """Least and greatest distance around a hole, in pixels, to look for sources. In between it is the hole's length."""
 
+SPECK, SPECK_MARGIN = 12, 16
+"""Longest side, in pixels, of a hole such as a speck of dust; and the distance around it to look for sources. Nothing
+repeats within it, and it needs no network: fast marching makes the guide."""
+
 TOGETHER = 8
 """Distance in pixels up to which neighbouring holes are completed together."""
 
@@ -134,17 +138,18 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
 
     Returns:
         Patches whose holes do not overlap and together cover the hole. A hole without anything to copy around it gets
-        the network's fill, with a `UserWarning`.
+        the network's fill, or a shallow one fast marching's, with a `UserWarning`.
 
     Raises:
         FloatingPointError: The network gives NaN or infinity.
     """
     parts = []
     for part, box in _parts(hole):
-        window = box.grown(min(max(MARGIN[0], *box.size), MARGIN[1]), *hole.shape)
+        speck = max(box.size) <= SPECK
+        window = box.grown(SPECK_MARGIN if speck else min(max(MARGIN[0], *box.size), MARGIN[1]), *hole.shape)
         target = np.zeros(window.size, bool)
         target[box.shifted(-window.top, -window.left).slices] = part
-        parts.append((box, window, target, _depth(part) <= SHALLOW))
+        parts.append((box, window, target, speck or _depth(part) <= SHALLOW))
     # Run the network on all small copies together.
     copies = [
         small_copy(to_unit(rgb[window.slices]), hole[window.slices]) for _, window, _, shallow in parts if not shallow
@@ -164,7 +169,7 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
         if copied is None:
             warnings.warn(
                 f"nothing around the hole at row {hole_box.top}, column {hole_box.left} can be copied; "
-                "it has the network's fill",
+                f"it has {'fast marching' if shallow else 'the network'}'s fill",
                 stacklevel=4,
             )
         patches.append(Patch(window, guide if copied is None else copied, target))
@@ -225,11 +230,12 @@ def fill_from_exemplars(
         (H, W, 3) float32 in [0, 1], equal to `image` outside the hole; None if nothing can be copied.
     """
     scales = _scales(image, known, hole, guide)
+    speck = max(bounds(hole).size) <= SPECK
     chosen = None
     labels = np.zeros((0, 2), np.int32)
     for number, scale in enumerate(reversed(scales)):
         coarse = number < 2
-        candidates = frequent_offsets(scale) if coarse else np.zeros((0, 2), np.int32)
+        candidates = frequent_offsets(scale) if coarse and not speck else np.zeros((0, 2), np.int32)
         groups = np.full(len(candidates), NONE, np.int32)
         start = np.full(scale.hole.shape, NONE, np.int32)
         if chosen is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import logging
 import re
 import time
@@ -80,7 +81,7 @@ Kind = TypeVar("Kind")
 
 
 def _take_no_addresses(component: Any) -> None:
-    """Gradio would download what an address leads to, however large, before a function of ours is called."""
+    """Refuses addresses: Gradio would download what they lead to, however large, before it calls us."""
     move = component.async_move_resource_to_block_cache
 
     async def move_uploads(path: Any) -> Any:
@@ -92,7 +93,7 @@ def _take_no_addresses(component: Any) -> None:
 
 
 def _uploaded(path: str) -> str:
-    """The path of an upload, or of a file of ours; whatever a visitor sends.
+    """Returns the path of an upload or of a file of ours, whatever a visitor sends.
 
     Raises:
         ValueError: It is neither.
@@ -103,7 +104,7 @@ def _uploaded(path: str) -> str:
 
 
 def _value(asked: Asked, name: str, kind: type[Kind]) -> Kind:
-    """A value that the page sent.
+    """Reads a value that the page sent.
 
     Raises:
         ValueError: It is missing, or of another kind.
@@ -119,7 +120,10 @@ def _photo(asked: Asked, name: str = "photo") -> str:
 
 
 def _steps(asked: Asked) -> list[str]:
-    return [str(step) for step in _value(asked, "steps", list)]
+    steps = [str(step) for step in _value(asked, "steps", list)]
+    if len(set(steps)) < len(steps):  # each is read whole
+        raise ValueError("the page sent a step twice; reload it")
+    return steps
 
 
 def _strokes(asked: Asked) -> NDArray[np.bool_]:
@@ -141,7 +145,7 @@ def _margin(asked: Asked) -> int:
 
 
 def _encode(image: Image.Image, kind: str = "PNG", **options: Any) -> str:
-    """An image's file in base64, for the page."""
+    """Encodes an image's file in base64, for the page."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return base64.b64encode(buffer.getvalue()).decode()
@@ -152,7 +156,7 @@ def _encode_strokes(marked: NDArray[np.bool_]) -> str:
 
 
 def _as_strokes(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """A hole (H, W) of the photograph as strokes in the copy that is painted on."""
+    """Shrinks a hole (H, W) of the photograph to strokes in the copy that is painted on."""
     height, width = preview_size(*hole.shape)
     small = Image.fromarray(hole.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BOX)
     return np.asarray(small) > 127
@@ -160,7 +164,7 @@ def _as_strokes(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=2)
 def _named_pipeline(named: str) -> GLCICPipeline:
-    """The model that a visitor names: on the Hub alone, and one that everybody may see.
+    """Loads the model that a visitor names: on the Hub alone, and one that everybody may see.
 
     Which folders there are on this machine, and which models its owner may see, is none of a visitor's business.
     """
@@ -248,7 +252,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
 
 
 def open_photograph(asked: Asked) -> Asked:
-    """A photograph was uploaded: the copy that is painted on, and its transparent pixels as strokes."""
+    """Opens an upload: makes the copy that is painted on, and strokes of its transparent pixels."""
     with _told():
         path = _photo(asked)
         _, photo = open_photo(path)
@@ -269,7 +273,7 @@ def open_photograph(asked: Asked) -> Asked:
 
 
 def open_sample(asked: Asked) -> Asked:
-    """A sample was chosen: as `open_photograph`, with what is to be removed as strokes."""
+    """Opens a sample as `open_photograph` does, with strokes over what is to be removed."""
     with _told():
         image, mask = sample_of(_value(asked, "name", str))
         path = new_folder() / f"{asked['name']}.png"
@@ -279,7 +283,7 @@ def open_sample(asked: Asked) -> Asked:
 
 
 def sample_of(name: str) -> tuple[Image.Image, Image.Image]:
-    """A sample photograph and its mask; the cat, which has no scratches of its own, with scratches.
+    """Loads a sample photograph and its mask, and scratches the cat, which has no scratches of its own.
 
     Raises:
         ValueError: No sample of that name.
@@ -291,7 +295,7 @@ def sample_of(name: str) -> tuple[Image.Image, Image.Image]:
 
 
 def read_mask(asked: Asked) -> Asked:
-    """A mask was uploaded: as strokes."""
+    """Reads an uploaded mask as strokes."""
     with _told():
         _, photo = open_photo(_photo(asked))
         height, width = photo.rgb.shape[:2]
@@ -336,10 +340,13 @@ def _lay_out_page() -> None:
     }.items():  # fmt: skip
         html = html.replace(mark, value)
     css, script = ((HERE / name).read_text(encoding="utf-8") for name in ("canvas.css", "canvas.js"))
+    limits = json.dumps({"megabytes": MAX_MEGABYTES, "photos": MAX_PHOTOS, "seconds": KEPT_SECONDS})
     gr.HTML(
-        html_template=html, head=f"<style>{css}</style>", js_on_load=f"{script}\nopenEditor(element);",
+        html_template=html,
+        head=f"<style>{css}</style>",
+        js_on_load=f"{script}\nconst LIMITS = {limits};\nopenEditor(element);",
         apply_default_css=False,
-    )  # fmt: skip
+    )
 
 
 def _thumbnail(name: str) -> str:

@@ -1,17 +1,16 @@
 /*
  * The demo's canvas: a photograph's small copy is painted on, the strokes go to the server, and what it completed comes back.
  *
- * Gradio runs it where gr.HTML puts canvas.html; gradio_config says where the server is and how its functions are numbered.
+ * Gradio runs it where gr.HTML puts canvas.html; gradio_config says where the server is and how its functions are
+ * numbered. app.py adds LIMITS.
  */
+/* global LIMITS */
 "use strict";
 
-const MAX_MEGABYTES = 64;
 const PAINT = "rgb(255, 64, 64)";
 const PAINT_OPACITY = 0.55;
-const KEPT_SECONDS = 3600; // the server's
 const CANCELLED = "cancelled"; // why work ended, where nobody wants to hear of it
-const MAX_PHOTOS = 20;
-const THUMBNAIL_SIDE = 56;
+const THUMBNAIL_SIDE = 112; // twice what is seen, for dense screens
 const NOTE_SECONDS = 10; // notes go by themselves then, errors do not
 const MAX_ZOOM = 32; // pixels of the screen to one of the copy
 const KEYBOARD_STEP = 4; // pixels of the screen that an arrow key moves the brush by; five times as many with Shift
@@ -242,17 +241,29 @@ class Photo {
     return this.at + by >= 0 && this.at + by < this.states.length;
   }
 
+  /** The numbers of the states in which a step had just been done, and of the first. */
+  get milestones() {
+    const done = (number) => this.states[number]?.steps.length ?? -1;
+    return [...this.states.keys()].filter((number) => done(number) > done(number - 1));
+  }
+
+  /** Draws a state, without its marks, on a layer. */
+  drawState({ steps }, layer) {
+    const context = layer.getContext("2d");
+    context.clearRect(0, 0, this.width, this.height);
+    context.drawImage(this.original, 0, 0);
+    for (const { left, top, bitmap } of steps.flatMap((step) => step.parts)) {
+      if (this.told.transparent) context.clearRect(left, top, bitmap.width, bitmap.height);
+      context.drawImage(bitmap, left, top);
+    }
+    return layer;
+  }
+
   /** Draws its layers anew. */
   draw() {
     this.image ??= makeLayer(this.width, this.height);
     this.paint ??= makeLayer(this.width, this.height);
-    const image = this.image.getContext("2d");
-    image.clearRect(0, 0, this.width, this.height);
-    image.drawImage(this.original, 0, 0);
-    for (const part of this.now.steps.flatMap((step) => step.parts)) {
-      if (this.told.transparent) image.clearRect(part.left, part.top, part.bitmap.width, part.bitmap.height);
-      image.drawImage(part.bitmap, part.left, part.top);
-    }
+    this.drawState(this.now, this.image);
     const paint = this.paint.getContext("2d", { willReadFrequently: true });
     paint.clearRect(0, 0, this.width, this.height);
     for (const mark of this.now.marks) drawMark(paint, mark);
@@ -306,18 +317,18 @@ class Memory {
 
   /** What was kept before the page was loaded. */
   async recall() {
-    await this.ask((store) => store.delete(IDBKeyRange.upperBound([Date.now() - KEPT_SECONDS * 1000])));
+    await this.ask((store) => store.delete(IDBKeyRange.upperBound([Date.now() - LIMITS.seconds * 1000])));
     return this.key ? this.ask((store) => store.getAll(this.all)) : [];
   }
 }
 
 function tooLarge(file) {
-  return `${file.name} has ${Math.ceil(file.size / 1e6)} MB, and at most ${MAX_MEGABYTES} are taken. Make it smaller, or save it as JPEG.`;
+  return `${file.name} has ${Math.ceil(file.size / 1e6)} MB, and at most ${LIMITS.megabytes} are taken. Make it smaller, or save it as JPEG.`;
 }
 
 /** What is said of a file that need not be uploaded to be refused. */
 function refusal(file) {
-  if (file.size > MAX_MEGABYTES * 1e6) return tooLarge(file);
+  if (file.size > LIMITS.megabytes * 1e6) return tooLarge(file);
   return file.size ? null : `${file.name} is empty; it may not have been copied or downloaded as a whole.`;
 }
 
@@ -358,6 +369,7 @@ function openEditor(element) {
   let photos = []; // those that are open
   let photo = null; // the one that is shown
   let strip = []; // those of which there are thumbnails
+  let history = []; // the shown one's states of which there are
   let job = null; // what the server is doing for us: an AbortController
   let tool = "brush";
   let stroke = null; // that is being painted
@@ -511,15 +523,18 @@ function openEditor(element) {
     find(".name").textContent = photo ? `${name} · ${width}×${height}` : "";
     view.setAttribute("aria-label", photo ? `${name}, ${width} by ${height} pixels` : "Photograph");
     showStrip();
+    showHistory();
   }
 
   /** The photographs that are open, where there are several. */
   function showStrip() {
     find(".strip").hidden = find("[data-save=all]").hidden = photos.length < 2;
-    const thumbnails = find(".thumbnails");
+    const thumbnails = find(".photographs");
     if (strip.length !== photos.length || strip.some((one, number) => one !== photos[number])) {
       strip = [...photos];
-      thumbnails.replaceChildren(...strip.map(makeThumbnail));
+      thumbnails.replaceChildren(
+        ...strip.map((one) => makeThumbnail(one.original, () => photo !== one && !job && show(one))),
+      );
     }
     for (const [number, thumbnail] of [...thumbnails.children].entries()) {
       const { told, now } = photos[number];
@@ -530,17 +545,38 @@ function openEditor(element) {
     }
   }
 
-  function makeThumbnail(one) {
+  /** The photograph as it was, and after each completion. */
+  function showHistory() {
+    const numbers = photo?.milestones ?? [];
+    const list = find(".history");
+    list.hidden = numbers.length < 2;
+    const drawn = numbers.map((number) => photo.states[number]);
+    if (history.length !== drawn.length || history.some((state, place) => state !== drawn[place])) {
+      history = drawn;
+      const layer = photo && makeLayer(photo.width, photo.height);
+      list.replaceChildren(
+        ...drawn.map((state) => makeThumbnail(photo.drawState(state, layer), () => jump(photo.states.indexOf(state)))),
+      );
+    }
+    for (const [place, thumbnail] of [...list.children].entries()) {
+      const isNow = photo.at >= numbers[place] && !(photo.at >= numbers[place + 1]);
+      thumbnail.setAttribute("aria-pressed", isNow);
+      thumbnail.setAttribute("aria-label", place ? `After removal ${place}` : "As it was");
+    }
+  }
+
+  /** A button with a small image, the middle of a layer or bitmap. */
+  function makeThumbnail(image, press) {
     const thumbnail = document.createElement("button");
     thumbnail.type = "button";
     const layer = makeLayer(THUMBNAIL_SIDE, THUMBNAIL_SIDE);
-    const scale = THUMBNAIL_SIDE / Math.min(one.width, one.height);
-    const [width, height] = [scale * one.width, scale * one.height];
-    layer
-      .getContext("2d")
-      .drawImage(one.original, (layer.width - width) / 2, (layer.height - height) / 2, width, height);
+    const scale = THUMBNAIL_SIDE / Math.min(image.width, image.height);
+    const [width, height] = [scale * image.width, scale * image.height];
+    const context = layer.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.drawImage(image, (layer.width - width) / 2, (layer.height - height) / 2, width, height);
     thumbnail.append(layer);
-    thumbnail.onclick = () => photo !== one && !job && show(one);
+    thumbnail.onclick = press;
     return thumbnail;
   }
 
@@ -620,17 +656,21 @@ function openEditor(element) {
   }
 
   function go(by) {
-    if (!photo || job || stroke || !photo.canGo(by)) return;
-    photo.at += by;
+    if (photo?.canGo(by)) jump(photo.at + by);
+  }
+
+  function jump(number) {
+    if (job || stroke) return;
+    photo.at = number;
     sayNothing();
     render();
   }
 
   /** Opens photographs in place of those that are open; what is refused is said. */
   async function open(files) {
-    const failures = files.length > MAX_PHOTOS ? [`At most ${MAX_PHOTOS} photographs are taken at a time.`] : [];
+    const failures = files.length > LIMITS.photos ? [`At most ${LIMITS.photos} photographs are taken at a time.`] : [];
     const opened = [];
-    for (const [number, file] of files.slice(0, MAX_PHOTOS).entries()) {
+    for (const [number, file] of files.slice(0, LIMITS.photos).entries()) {
       const doing = files.length > 1 ? `Opening ${number + 1} of ${files.length}` : "Opening";
       const failure =
         refusal(file) ??

@@ -153,13 +153,13 @@ def save_mask(path: str, steps: Sequence[str], strokes: NDArray[np.bool_], margi
 
 
 def suffix_of(path: str) -> str:
-    """The suffix of the photograph's own format; that of PNG for formats that are not written."""
+    """Returns the suffix of the photograph's own format; `.png` for formats that are not written."""
     with Image.open(path, formats=READ_FORMATS) as image:
         return SUFFIXES.get(image.format or "", ".png")
 
 
 def _apply(path: str, steps: Sequence[str]) -> tuple[Image.Image, OpenedImage]:
-    """The photograph after its steps."""
+    """Opens the photograph and applies its steps."""
     photo, opened = open_photo(path)
     if not steps:
         return photo, opened
@@ -180,7 +180,7 @@ def _keep(completed: OpenedImage, hole: NDArray[np.bool_]) -> str:
 
 
 def _patches(steps: Sequence[str], size: tuple[int, ...]) -> list[Patch]:
-    """The patches of all steps.
+    """Reads the patches of all steps.
 
     Raises:
         ValueError: A step is gone, or another photograph's.
@@ -226,7 +226,7 @@ def _at_full_size(strokes: NDArray[np.bool_], photo: OpenedImage) -> NDArray[np.
 
 
 def _parts(photo: OpenedImage, changed: NDArray[np.bool_]) -> list[tuple[int, int, Image.Image]]:
-    """The parts of the copy in which pixels changed, which are those of (h, w) boolean."""
+    """Cuts out the parts of the copy in which pixels changed, which are those of (h, w) boolean."""
     parts = []
     for box in far_apart(changed):
         part = make_preview(photo, box)

@@ -19,7 +19,7 @@ from PIL import Image
 from glcic_hub.completion.coarse_to_fine import out_of_reach
 from glcic_hub.files import first_line
 from glcic_hub.images.boxes import Box, bounds
-from glcic_hub.images.files import READ_FORMATS, load_image, save_image
+from glcic_hub.images.files import READ_FORMATS, describe_tiff, load_image, save_image
 from glcic_hub.images.masks import open_mask, transparent_pixels
 from glcic_hub.images.processing import OpenedImage, open_image, to_uint8
 from glcic_hub.pipeline import GLCICPipeline
@@ -102,7 +102,8 @@ def _refusal(path: Path, what: str) -> str:
     for place, signature, kind, way_out in _SIGNATURES:
         if begin.startswith(signature, place):
             return f"this is {kind}, not a {what} that can be read; {way_out}"
-    return f"this is not a {what} that can be read; {', '.join(READ_FORMATS)} are taken"
+    reason = describe_tiff(path) or f"{', '.join(READ_FORMATS)} are taken"
+    return f"this is not a {what} that can be read; {reason}"
 
 
 def open_photo(path: str) -> tuple[Image.Image, OpenedImage]:
@@ -123,7 +124,7 @@ def open_photo(path: str) -> tuple[Image.Image, OpenedImage]:
 
 
 def preview_size(height: int, width: int) -> tuple[int, int]:
-    """Height and width of the copy that is painted on."""
+    """Computes height and width of the copy that is painted on."""
     scale = min(1, PREVIEW_SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
 
@@ -185,7 +186,7 @@ def snap(preview: Image.Image, strokes: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def dilate(hole: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """A hole (H, W) with all pixels that are at most so many from it."""
+    """Grows a hole (H, W) by all pixels that are at most so many from it."""
     if not pixels or not hole.any():
         return hole
     return np.asarray(cv2.distanceTransform(1 - hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= pixels)
@@ -254,12 +255,12 @@ def open_mask_of(path: str, height: int, width: int) -> NDArray[np.bool_]:
 
 
 def completed_path(path: str, suffix: str) -> Path:
-    """A path for what is made of a photograph, `<name>_completed<suffix>` in a new folder."""
+    """Names what is made of a photograph: `<name>_completed<suffix>` in a new folder."""
     return new_folder() / f"{Path(path).stem.removesuffix('_completed')}_completed{suffix}"
 
 
 def new_folder() -> Path:
-    """A folder for files of the demo, beside the uploads."""
+    """Makes a folder for files of the demo, beside the uploads."""
     uploads = Path(get_upload_folder())
     # Without its parents: once the demo has removed its folder, nothing makes it anew.
     uploads.mkdir(mode=0o700, exist_ok=True)

@@ -52,12 +52,12 @@ def write_card(folder: Path, config: GLCICConfig, image: Image.Image, name: str 
 
 
 def card_text(config: GLCICConfig, name: str = UNNAMED) -> str:
-    """The card of a model; arguments as for `write_card`."""
+    """Writes the card of a model; arguments as for `write_card`."""
     return f"---\n{card_data(config, name).to_yaml()}\n---\n\n{_body(config, name)}"
 
 
 def license_text(config: GLCICConfig) -> str:
-    """The license of a model's weights, of what its config says of terms and training."""
+    """Writes the license of a model's weights, from what its config says of terms and training."""
     training = config.training or {}
     lines = [
         f"License of the weights beside this file: {_license(config).get('license_name', 'other')}",
@@ -68,7 +68,7 @@ def license_text(config: GLCICConfig) -> str:
 
 
 def inherited(folder: Path, config: GLCICConfig, name: str) -> dict[str, Any]:
-    """What the record of a training takes over from the model that it starts from.
+    """Lists what the record of a training takes over from the model that it starts from.
 
     Args:
         folder: Of that model. What its card says of the license goes before what the config says.
@@ -112,7 +112,7 @@ def name_card(folder: Path, name: str) -> str:
 
 
 def card_data(config: GLCICConfig, name: str) -> ModelCardData:
-    """The card's metadata: what the Hub shows and finds a model by."""
+    """Makes the card's metadata: what the Hub shows and finds a model by."""
     training = config.training or {}
     results = [
         EvalResult(
@@ -161,7 +161,7 @@ def _body(config: GLCICConfig, name: str) -> str:
 
 
 def _license(config: GLCICConfig) -> dict[str, Any]:
-    """The license as a card's metadata have it; what is linked to and no address is `LICENSE`."""
+    """Makes the license entries of a card's metadata; a link that is no address becomes `LICENSE`."""
     license_ = dict((config.training or {}).get("license", {}))
     link = license_.get("license_link")
     if link and "://" not in link and link not in LICENSE_FILES:

@@ -188,7 +188,7 @@ def _checked_tensor_reader(dtype: Any) -> Any:
 
 
 def _layers(model: Any) -> list[_Layer]:
-    """The convolutions of a model in the order in which it runs them, if what is between them is the paper's."""
+    """Lists the convolutions of a model in the order in which it runs them, and checks what is between them."""
     modules = [module for module in _modules(model, set()) if _kind(module) != "Identity"]
     layers = []
     for number, row in enumerate(TABLE_2):
@@ -211,7 +211,7 @@ def _kind(module: Any) -> str:
 
 
 def _modules(module: Any, seen: set[int]) -> Iterator[Any]:
-    """The modules that hold no others; those of an nngraph module and of nn.Sequential are listed as they run."""
+    """Lists the modules that hold no others; those of an nngraph module and of nn.Sequential as they run."""
     if id(module) in seen:
         raise ValueError("it has a module twice")
     seen.add(id(module))
@@ -224,7 +224,7 @@ def _modules(module: Any, seen: set[int]) -> Iterator[Any]:
 
 
 def _listed(table: Mapping[Any, Any]) -> list[Any]:
-    """The entries of a Lua table that is a list."""
+    """Lists the entries of a Lua table that is a list."""
     return [table[key] for key in sorted(table)]
 
 
@@ -243,7 +243,7 @@ def _check_geometry(number: int, row: Any, layer: _Layer) -> None:
 
 
 def _tensors_of(number: int, layer: _Layer) -> dict[str, Tensor]:
-    """Under the names of our network, which has no bias before batch normalisation: it goes into the mean."""
+    """Renames tensors as our network's, which has no bias before batch normalisation: it goes into the mean."""
 
     def tensor(module: Any, name: str) -> Tensor:
         return torch.from_numpy(np.asarray(module[name], np.float32))

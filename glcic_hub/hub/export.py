@@ -63,7 +63,7 @@ def _pad(tensor: Tensor, axis: int) -> Tensor:
 
 
 def export_program(network: CompletionNetwork) -> ExportedProgram:
-    """The network as a program of `torch.export`, of dynamic batch, height and width.
+    """Exports the network as a program of `torch.export`, of dynamic batch, height and width.
 
     Args:
         network: The completion network.

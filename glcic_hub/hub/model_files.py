@@ -157,7 +157,7 @@ def _load_weights(path: Path, expected: nn.Module) -> dict[str, Tensor]:
 
 
 def _difference(found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> str:
-    """The first way in which the tensors of a file are not those of the network."""
+    """Describes the first way in which a file's tensors differ from the network's."""
     for name, shape in wanted.items():
         if name not in found:
             return f"it lacks {name}"

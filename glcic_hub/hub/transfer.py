@@ -48,7 +48,7 @@ def fetch_model(
     local_files_only: bool = False,
     force_download: bool = False,
 ) -> Path:
-    """The folder of a model: a folder as it is; what is called `user/name` on the Hub is downloaded into the cache.
+    """Returns the folder of a model: a folder as it is; `user/name` on the Hub is downloaded into the cache.
 
     Args:
         model: A folder, or `user/name`. If there is a folder of that name, it is meant.
@@ -103,7 +103,7 @@ def fetch_model(
 
 
 def look_up(model: str) -> tuple[str, int]:
-    """The newest commit of a model on the Hub that everybody may see, and the bytes of what completion needs of it.
+    """Looks up the newest commit of a public model on the Hub, and the bytes of what completion needs of it.
 
     Raises:
         FileNotFoundError: No such model, or downloads are switched off.
@@ -121,7 +121,7 @@ def look_up(model: str) -> tuple[str, int]:
 
 
 def _checked(token: str | bool | None) -> str | bool | None:
-    """A token without what is around it in a file; the HTTP library would print one that it cannot send."""
+    """Strips a token of what is around it in a file; the HTTP library would print one that it cannot send."""
     if not isinstance(token, str):
         return token
     token = token.strip()
@@ -325,7 +325,7 @@ def _explained(name: str, what: str) -> Iterator[None]:
 
 
 def _unreachable(what: str, error: Exception) -> OSError:
-    """Why what is not in the cache could not be had."""
+    """Says why what is not in the cache could not be had."""
     cause = error.__cause__
     if isinstance(cause, HfHubHTTPError):
         return _refusal(what, cause)

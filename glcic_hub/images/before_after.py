@@ -47,7 +47,7 @@ def side_by_side(
 
 
 def row_size(image: Image.Image) -> tuple[int, int]:
-    """The width and height of the row that `side_by_side` makes of a loaded PIL image."""
+    """Computes the width and height of the row that `side_by_side` makes of a loaded PIL image."""
     width, height = image.size[::-1] if orientation_of(image) >= 5 else image.size  # those lie on their side
     return 3 * (width + GAP) - GAP, height
 

@@ -39,7 +39,7 @@ class Box(NamedTuple):
         return self.bottom - self.top, self.right - self.left
 
     def grown(self, margin: int, height: int, width: int) -> Box:
-        """The box with a margin around it, as far as that lies in an image."""
+        """Returns the box with a margin around it, as far as that lies in an image."""
         return self._replace(
             top=max(self.top - margin, 0), left=max(self.left - margin, 0),
             bottom=min(self.bottom + margin, height), right=min(self.right + margin, width),
@@ -51,7 +51,7 @@ class Box(NamedTuple):
         return Box(top, left, max(top, min(self.bottom, other.bottom)), max(left, min(self.right, other.right)))
 
     def shifted(self, down: int, right: int) -> Box:
-        """The box so many pixels further down and to the right."""
+        """Returns the box so many pixels further down and to the right."""
         return Box(self.top + down, self.left + right, self.bottom + down, self.right + right)
 
     @property
@@ -66,6 +66,6 @@ class Box(NamedTuple):
 
 
 def bounds(part: NDArray[np.bool_], top: int = 0, left: int = 0) -> Box:
-    """The bounding box of what is True in an array, which lies at `top` and `left`, and is not all False."""
+    """Finds the bounding box of what is True in an array, which lies at `top` and `left`, and is not all False."""
     rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
     return Box(top + int(rows[0]), left + int(columns[0]), top + int(rows[-1]) + 1, left + int(columns[-1]) + 1)

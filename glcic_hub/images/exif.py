@@ -12,9 +12,12 @@ BLOCKS = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 """Tags that lead to further tags, which are kept, too."""
 
 _ORIENTATION = ExifTags.Base.Orientation
-# Description, make, model, orientation, software, date, artist, copyright, rating: what speaks of the photograph. The
-# other tags speak of the file that it was in, and would break the one that it goes to.
-_KEPT_TAGS = frozenset({0x010E, 0x010F, 0x0110, _ORIENTATION, 0x0131, 0x0132, 0x013B, 0x8298, 0x4746})
+# Description, make, model, orientation, software, date, artist, copyright, rating, and what Windows adds (title,
+# comment, author, keywords, subject): what speaks of the photograph. The other tags speak of the file that it was in,
+# and would break the one that it goes to.
+_KEPT_TAGS = frozenset(
+    {0x010E, 0x010F, 0x0110, _ORIENTATION, 0x0131, 0x0132, 0x013B, 0x8298, 0x4746, 0x4749, *range(0x9C9B, 0x9CA0)}
+)
 # How a TIFF's pixels are stored, its resolution and its ICC profile: what its copy has of its own.
 _LAYOUT_TAGS = frozenset(
     {*range(254, 260), *range(262, 267), 273, *range(277, 285), *range(290, 294), 296, 297, 317, *range(320, 326)}
@@ -23,7 +26,7 @@ _LAYOUT_TAGS = frozenset(
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation of a loaded image, 1 to 8; 1 is upright.
+    """Reads the EXIF orientation of a loaded image, 1 to 8; 1 is upright.
 
     TIFF files are turned upright when their pixels are loaded, so load them first.
     """
@@ -37,7 +40,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def _stored_orientation(exif: bytes) -> int:
-    """The orientation by the entries alone: Pillow reads none after one whose value is missing."""
+    """Reads the orientation from the entries alone: Pillow reads none after one whose value is missing."""
     content = exif.removeprefix(b"Exif\0\0")
     order = ">" if content[:2] == b"MM" else "<"
     try:
@@ -111,7 +114,7 @@ def sort_exif(image: Image.Image) -> tuple[Image.Exif, list[str]]:
 
 
 def _writable(value: Any, tag: int, block: int | None = None) -> Any:
-    """A tag's value as it is written; None if Pillow can only read it, as its type is another than the tag's."""
+    """Returns a tag's value as it is written; None if Pillow can only read it, as it has another type than the tag."""
     value = _Text(value) if isinstance(value, str) else value
     exif = Image.Exif()
     exif.update({tag: value} if block is None else {block: {tag: value}})

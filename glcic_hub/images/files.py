@@ -92,7 +92,7 @@ def load_image(file: str | Path | BinaryIO, *, max_pixels: int = MAX_PIXELS) -> 
     except PermissionError:
         raise
     except (UnidentifiedImageError, KeyError):  # a KeyError is a TIFF's unknown compression
-        reason = _describe_tiff(path) or f"it is not an image, or of another format than {', '.join(READ_FORMATS)}"
+        reason = describe_tiff(path) or f"it is not an image, or of another format than {', '.join(READ_FORMATS)}"
         raise ValueError(f"cannot read {path}: {reason}") from None
     except Exception as error:  # Pillow's plugins raise a dozen kinds for broken files
         raise ValueError(f"cannot read {path}: {first_line(error)}") from None
@@ -123,9 +123,12 @@ def load_pixels(image: Image.Image) -> None:
     What Pillow does not read of the meaning of colours is added to the image's `info`, as `cicp`.
 
     Raises:
-        ValueError: It has over 8 bits a channel in colour, 12 in grey, or bands beside those of its colours and alpha.
+        ValueError: It has over 8 bits a channel in colour, 12 in grey, or bands beside those of its colours and alpha;
+            or it is broken.
     """
-    raw_modes = [tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in getattr(image, "tile", ())]
+    # What the header says of bits, by TIFF's tags, by the modes that Pillow decodes from, and by AVIF's properties.
+    tiles = getattr(image, "tile", ())
+    raw_modes = [tile.args[0] if isinstance(tile.args, tuple) else tile.args for tile in tiles]
     tags = getattr(image, "tag_v2", {})
     bits = max(tags.get(_BITS_PER_SAMPLE, ()), default=8)
     if any(";16" in str(raw) for raw in raw_modes) and image.format != "BMP":  # of BMP these are 16 for all channels
@@ -138,6 +141,8 @@ def load_pixels(image: Image.Image) -> None:
         bits = max(bits, avif_bits)
         if cicp is not None and (image.format == "PNG" or "icc_profile" not in image.info):
             image.info["cicp"] = cicp
+
+    # What would be lost, or be made up.
     if image.mode[0] not in "IF" and bits > 8:
         raise ValueError(
             f"it has {bits} bits a channel, of which {bits - 8} would be lost; "
@@ -150,11 +155,17 @@ def load_pixels(image: Image.Image) -> None:
         raise ValueError(
             f"it has {samples} bands, of which {samples - bands} would be lost; save it with those of {image.mode}"
         )
+    if image.format == "TIFF" and tiles:
+        areas = [(right - left) * (bottom - top) for _, (left, top, right, bottom), *_ in tiles]
+        if sum(areas) < image.width * image.height:
+            raise ValueError("it is truncated: some of its strips or tiles are missing")
+    if not isinstance(image.info.get("xmp", b""), bytes):
+        del image.info["xmp"]  # in which Pillow looks for the orientation; of another type it ends in an error
     image.load()
 
 
 def _avif_properties(file: IO[bytes]) -> tuple[int, bytes | None]:
-    """The bits a channel of an AVIF file, and what it says of its colours in the form of a PNG's cICP."""
+    """Reads the bits a channel of an AVIF file, and what it says of its colours in the form of a PNG's cICP."""
     head = file.read(2**16)
     record = head.partition(b"av1C")[2][:3].ljust(3, b"\0")
     bits = 8 if not record[2] & 0x40 else 12 if record[2] & 0x20 else 10
@@ -164,7 +175,7 @@ def _avif_properties(file: IO[bytes]) -> tuple[int, bytes | None]:
 
 
 def _png_cicp(file: IO[bytes]) -> bytes | None:
-    """The chunk cICP of a PNG file."""
+    """Reads the chunk cICP of a PNG file."""
     file.seek(8)
     while len(head := file.read(8)) == 8 and (kind := head[4:]) != b"IDAT":
         length = int.from_bytes(head[:4], "big")
@@ -174,7 +185,7 @@ def _png_cicp(file: IO[bytes]) -> bytes | None:
     return None
 
 
-def _describe_tiff(path: str) -> str | None:
+def describe_tiff(path: str | Path) -> str | None:
     """Says what kind of TIFF it is that Pillow does not read; None if it is none."""
     try:
         with Path(path).open("rb") as file:
@@ -296,7 +307,7 @@ def save_image(image: Image.Image, path: Path, *, overwrite: bool = False, compr
 
 
 def _colour_chunks(info: dict[Any, Any]) -> dict[str, bytes]:
-    """The chunks of a PNG that say, beside its profile, which colours its pixels mean."""
+    """Lists the chunks of a PNG that say, beside its profile, which colours its pixels mean."""
     chunks = {}
     if "cicp" in info:
         chunks["cICP"] = info["cicp"]
@@ -327,7 +338,7 @@ def _fit_mode(image: Image.Image, file_format: str) -> Image.Image:
 
 
 def _mode_in(file_format: str, image: Image.Image) -> str:
-    """The mode that an image has in a file of that format."""
+    """Returns the mode that an image has in a file of that format."""
     mode = "I;16" if image.mode[0] == "I" else image.mode  # which a completed image has instead
     if mode in _MODES[file_format]:
         return mode

@@ -91,7 +91,7 @@ def _is_link(path: Path) -> bool:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """All images in a folder and its subfolders but the hidden ones, sorted by name.
+    """Lists all images in a folder and its subfolders but the hidden ones, sorted by name.
 
     A `UserWarning` names what looks like an image and is not read, and what cannot be read.
 
@@ -164,11 +164,11 @@ def split_masks(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _image_names(mask: Path) -> set[str]:
-    """The names, without suffix or with it, of the images whose mask it may be."""
+    """Lists the names, without suffix or with it, of the images whose mask it may be."""
     name = mask.with_suffix("")
     return {str(name), str(name.parent / (_MASK_NAME.sub("", name.name) or name.name))}
 
 
 def _compose(name: str) -> str:
-    """A name in Unicode's form NFC: macOS and some programs for archives take letters and accents apart."""
+    """Composes a name (Unicode's form NFC): macOS and some archive programs take letters and accents apart."""
     return unicodedata.normalize("NFC", name)

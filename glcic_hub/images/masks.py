@@ -90,7 +90,7 @@ def masks_of(masks: ImageLike | Sequence[ImageLike] | None, count: int) -> list[
 def hole_of(
     image: OpenedImage, mask: ImageLike | None, *, invert: bool = False, max_pixels: int = MAX_PIXELS
 ) -> NDArray[np.bool_]:
-    """The hole of an image, (H, W) boolean: that of its mask, or without one its transparent pixels.
+    """Returns an image's hole, (H, W) boolean: that of its mask, or without one its transparent pixels.
 
     Raises:
         FileNotFoundError: As for `open_mask`.
@@ -100,7 +100,7 @@ def hole_of(
 
 
 def transparent_pixels(image: OpenedImage) -> NDArray[np.bool_]:
-    """The hole that an image's transparent pixels make, (H, W) boolean: those that are not fully opaque.
+    """Returns the hole of pixels that are not fully opaque, (H, W) boolean.
 
     Raises:
         ValueError: The image has no transparency.
@@ -119,7 +119,7 @@ class Rectangle(NamedTuple):
     width: int
 
     def mask(self, height: int, width: int) -> NDArray[np.uint8]:
-        """The (height, width) mask of 0 and 1; 1 = pixel to complete."""
+        """Makes the (height, width) mask of 0 and 1; 1 = pixel to complete."""
         mask = np.zeros((height, width), np.uint8)
         mask[self.top : self.top + self.height, self.left : self.left + self.width] = 1
         return mask
@@ -176,7 +176,7 @@ def random_strokes(random: np.random.Generator, height: int, width: int) -> NDAr
 
 
 def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:
-    """The (H, W) values of a mask image, of several channels the greatest, turned upright."""
+    """Reads the (H, W) values of a mask image, of several channels the greatest, turned upright."""
     load_pil(image, name)
     orientation = orientation_of(image)
     if image.has_transparency_data:
@@ -194,7 +194,7 @@ def _mask_from_pil(image: Image.Image, name: str) -> NDArray[Any]:
 
 
 def _mask_from_array(mask: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
-    """The (H, W) values of an array or a tensor."""
+    """Reads the (H, W) values of an array or a tensor."""
     if isinstance(mask, torch.Tensor):
         values = (mask.detach().cpu().float() if mask.is_floating_point() else mask.cpu()).numpy()
     else:
@@ -213,7 +213,7 @@ def _mask_from_array(mask: NDArray[Any] | torch.Tensor) -> NDArray[Any]:
 
 
 def _full_white(mask: NDArray[Any]) -> int:
-    """The whole number that a mask's greatest one says is white: 1, 255 or 65535.
+    """Finds the whole number that a mask's greatest one says is white: 1, 255 or 65535.
 
     Raises:
         ValueError: They are no whole numbers, or none of these three can be.

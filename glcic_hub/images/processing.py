@@ -69,7 +69,7 @@ class OpenedImage:
     name: str
 
     def whole(self) -> Pixels:
-        """All of `rgb`.
+        """Returns all of `rgb`.
 
         Raises:
             ValueError: There is NaN, infinity or a value outside [0, 1].
@@ -101,7 +101,7 @@ class PilPixels:
         self.shape = (image.height, image.width, 3)
 
     def __getitem__(self, slices: tuple[slice, slice]) -> NDArray[np.uint8]:
-        """The part (h, w, 3) within slices that have a begin and an end."""
+        """Returns the part (h, w, 3) within slices that have a begin and an end."""
         rows, columns = slices
         part = crop(self.image, (columns.start, rows.start, columns.stop, rows.stop))
         if part.has_transparency_data:  # Pillow warns of a palette whose transparency would be lost
@@ -241,7 +241,7 @@ def _from_pil(image: Image.Image, name: str) -> OpenedImage:
 
 
 def _to_uint16(image: Image.Image, name: str) -> Image.Image:
-    """A grey image of mode I or any byte order of I;16 as I;16."""
+    """Converts a grey image of mode I or any byte order of I;16 to I;16."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise ValueError(
@@ -269,7 +269,7 @@ def _put_pil(upright: Image.Image, patches: Sequence[Patch], opaque: bool) -> Im
 
 
 def _to_palette(fill: Image.Image, stored: Image.Image) -> Image.Image:
-    """The fill in the opaque colours of the stored image's palette (the least transparent if none is), dithered."""
+    """Dithers the fill in the opaque colours of the stored image's palette (the least transparent if none is)."""
     colours = np.array(stored.getpalette("RGB"), np.uint8).reshape(-1, 3)
     opacity = np.full(len(colours), 255)
     if stored.mode == "P":
@@ -356,7 +356,7 @@ def _from_pixels(pixels: NDArray[Any], put: Callable[[Sequence[Patch], bool], An
 
 
 def _in_channels(completed: NDArray[np.float32], pixels: NDArray[Any]) -> tuple[NDArray[Any], int]:
-    """The colours of a fill (h, w, 3) in the channels and the dtype of pixels (H, W, C), and what is opaque there."""
+    """Converts a fill (h, w, 3) to the channels and dtype of pixels (H, W, C), opaque where it should be."""
     colours = (completed @ _BRIGHTNESS)[..., None] if pixels.shape[2] == 1 else completed
     return (to_uint8(colours), 255) if pixels.dtype == np.uint8 else (colours.astype(pixels.dtype), 1)
 

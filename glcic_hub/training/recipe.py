@@ -148,7 +148,7 @@ class Recipe:
         return 1 + sum(step >= end for end in self.phase_ends[:2])
 
     def learning_rate_at(self, step: int) -> float:
-        """The completion network's learning rate in a step, counted from 0."""
+        """Returns the completion network's learning rate in a step, counted from 0."""
         phase = self.phase_of(step)
         greatest = self.learning_rate if phase == 1 else self.joint_learning_rate
         if self.schedule == "constant":
@@ -177,7 +177,7 @@ class Recipe:
         )
 
     def in_proportion(self, total_steps: int) -> dict[str, int]:
-        """The steps of phases 1 and 2 in proportion to another total: at least 1, if they have any."""
+        """Scales the steps of phases 1 and 2 to another total: at least 1, if they have any."""
         counts = {name: getattr(self, name) for name in STEP_COUNTS[:2]}
         share = total_steps / self.total_steps
         return {name: max(min(count, 1), round(count * share)) for name, count in counts.items()}

@@ -127,7 +127,7 @@ class Run:
             raise ValueError(f"{self.folder} was begun otherwise: {', '.join(changed)}")
 
     def checkpoints(self) -> list[Path]:
-        """The checkpoints, all of them whole, oldest first."""
+        """Lists the checkpoints, all of them whole, oldest first."""
         return sorted(path for path in self.folder.glob("checkpoint-*") if CHECKPOINT_NAME.fullmatch(path.name))
 
     def checkpoint(self, which: Literal[True] | str | Path) -> Path:
@@ -226,7 +226,7 @@ class Run:
             file.write(json.dumps(entry) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The lines of the log."""
+        """Reads the lines of the log."""
         if not self.log_file.exists():
             return []
         return [

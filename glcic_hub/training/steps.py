@@ -87,7 +87,7 @@ class Networks:
         return self.accelerator.unwrap_model(network, keep_torch_compile=False)
 
     def result(self) -> Any:
-        """The completion network that is validated and saved as the model: the average, if there is one."""
+        """Returns the completion network that is validated and saved as the model: the average, if there is one."""
         return self.unwrap(self.completion) if self.average is None else self.average.module
 
     def update_average(self) -> None:
