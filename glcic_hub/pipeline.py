@@ -191,7 +191,7 @@ class GLCICPipeline:
 
     @property
     def device(self) -> torch.device:
-        """Where is computed; `to` changes it."""
+        """The device that computes; `to` changes it."""
         return self._device
 
     @property
@@ -501,11 +501,11 @@ class GLCICPipeline:
 
 
 def _checked_dtype(dtype: Dtype) -> torch.dtype | Literal["auto"]:
-    """Returns the dtype of a name; refuses what is none."""
+    """Returns a dtype, also of its name, or `"auto"`; refuses all else."""
     wanted = DTYPES.get(dtype, dtype) if isinstance(dtype, str) else dtype
     if wanted not in ("auto", *DTYPES.values()):
         raise ValueError(
-            f'dtype must be "auto", torch.float32, torch.bfloat16, torch.float16 or a name, not {dtype!r}'
+            f'dtype must be "auto", torch.float32, torch.bfloat16, torch.float16 or one of their names, not {dtype!r}'
         )
     return cast("torch.dtype | Literal['auto']", wanted)
 
