@@ -171,7 +171,7 @@ def test_the_same_twice_and_with_any_number_of_threads(completer: Completer) -> 
     assert all(np.array_equal(result, results[0]) for result in results[1:])
 
 
-@pytest.mark.parametrize(("side", "whose"), [(4, "fast marching"), (16, "the network")])
+@pytest.mark.parametrize(("side", "whose"), [(8, "Navier-Stokes inpainting"), (16, "the network")])
 def test_where_nothing_can_be_copied_the_guide_is_the_fill_and_it_is_said(
     completer: Completer, side: int, whose: str
 ) -> None:

@@ -14,7 +14,7 @@ from glcic_hub.completion.tiling import far_apart
 from glcic_hub.images.processing import Patch, PilPixels, Pixels, to_unit
 
 TELEA_RADIUS = 3
-"""Radius in pixels of the neighbourhood that the fast marching method looks at; OpenCV's examples' value."""
+"""Radius in pixels of the neighbourhood that OpenCV's methods look at; its examples' value."""
 
 BLEND_MARGIN = TELEA_RADIUS + 2
 """Pixels around the hole that take part; an image cut so far around its hole gives the same."""
@@ -130,6 +130,15 @@ def fast_marching(image: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArra
     Returns:
         (H, W, 3) float32 in [0, 1], equal to `image` outside the hole.
     """
+    return _inpaint(image, hole, cv2.INPAINT_TELEA)
+
+
+def navier_stokes(image: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Fills the hole by Navier-Stokes inpainting (Bertalmio et al. 2001); arguments as for `fast_marching`."""
+    return _inpaint(image, hole, cv2.INPAINT_NS)
+
+
+def _inpaint(image: NDArray[np.float32], hole: NDArray[np.bool_], method: int) -> NDArray[np.float32]:
     levels = np.rint(np.where(hole[..., None], 0, image) * 255).astype(np.uint8)
-    filled = cv2.inpaint(levels, hole.astype(np.uint8), TELEA_RADIUS, cv2.INPAINT_TELEA)
+    filled = cv2.inpaint(levels, hole.astype(np.uint8), TELEA_RADIUS, method)
     return np.where(hole[..., None], filled.astype(np.float32) / 255, image)

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from glcic_hub.completion import _exemplars
-from glcic_hub.completion.blending import blend_patches, fast_marching
+from glcic_hub.completion.blending import blend_patches, navier_stokes
 from glcic_hub.completion.completer import Completer
 from glcic_hub.completion.tiling import far_apart
 from glcic_hub.images.boxes import Box, bounds
@@ -42,9 +42,12 @@ NONE, PROMISING = -1, -2
 MARGIN = 32, 384
 """Least and greatest distance around a hole, in pixels, to look for sources. In between it is the hole's length."""
 
+TINY = 5
+"""Longest side, in pixels, of a hole that Navier-Stokes inpainting fills as well as anything that is copied."""
+
 SPECK, SPECK_MARGIN = 12, 16
 """Longest side, in pixels, of a hole such as a speck of dust; and the distance around it to look for sources. Nothing
-repeats within it, and it needs no network: fast marching makes the guide."""
+repeats within it, and it needs no network: Navier-Stokes inpainting makes the guide."""
 
 TOGETHER = 8
 """Distance in pixels up to which neighbouring holes are completed together."""
@@ -53,7 +56,7 @@ GUIDE_DEPTH = 32
 """Greatest depth of the hole, in pixels, in the copy that the network completes."""
 
 SHALLOW = 4
-"""Depth in pixels up to which fast marching (Telea 2004), which costs next to nothing, makes the guide."""
+"""Depth in pixels up to which Navier-Stokes inpainting, which costs next to nothing, makes the guide."""
 
 COARSE_AREA = 1600
 """Area of the hole, in pixels, at the coarsest scale, at most."""
@@ -135,7 +138,7 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
 
     Returns:
         Patches whose holes do not overlap and together cover the hole. A hole without anything to copy around it gets
-        the network's fill, or a shallow one fast marching's, with a `UserWarning`.
+        the network's fill, or a shallow one that of Navier-Stokes inpainting, with a `UserWarning`.
 
     Raises:
         FloatingPointError: The network gives NaN or infinity.
@@ -155,8 +158,11 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
     patches = []
     for hole_box, window, target, shallow in parts:
         image, unknown = to_unit(rgb[window.slices]), hole[window.slices]
+        if max(hole_box.size) <= TINY:
+            patches.append(Patch(window, np.where(target[..., None], navier_stokes(image, unknown), image), target))
+            continue
         if shallow:
-            guide = fast_marching(image, unknown)
+            guide = navier_stokes(image, unknown)
         else:
             (copy, gap), completed = next(fills)
             for box, fill, inside in blend_patches(copy, completed, gap):
@@ -166,7 +172,7 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
         if copied is None:
             warnings.warn(
                 f"nothing around the hole at row {hole_box.top}, column {hole_box.left} can be copied; "
-                f"it has {'fast marching' if shallow else 'the network'}'s fill",
+                f"it has {'Navier-Stokes inpainting' if shallow else 'the network'}'s fill",
                 stacklevel=4,
             )
         patches.append(Patch(window, guide if copied is None else copied, target))
