@@ -50,7 +50,7 @@ SPECK, SPECK_MARGIN = 12, 16
 repeats within it, and it needs no network: Navier-Stokes inpainting makes the guide."""
 
 TOGETHER = 8
-"""Distance in pixels up to which neighbouring holes are completed together."""
+"""Distance in pixels up to which neighbouring holes are completed together, specks apart."""
 
 GUIDE_DEPTH = 32
 """Greatest depth of the hole, in pixels, in the copy that the network completes."""
@@ -180,15 +180,28 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
 
 
 def _parts(hole: Hole) -> Iterator[tuple[Hole, Box]]:
-    """Splits a hole into the parts that are completed together, each with its box."""
+    """Splits a hole into the parts that are completed together, each with its box; specks are by themselves."""
     for area in far_apart(hole):
-        within = hole[area.slices]
-        near = cv2.dilate(within.astype(np.uint8), np.ones((TOGETHER + 1, TOGETHER + 1), np.uint8))
-        _, labels = cv2.connectedComponents(near)
-        labels[~within] = 0
-        for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), start=1):
-            box = Box(rows.start, columns.start, rows.stop, columns.stop)
-            yield labels[box.slices] == number, box.shifted(area.top, area.left)
+        within = hole[area.slices].astype(np.uint8)
+        larger = np.zeros_like(within)
+        for part, box in _components(within):
+            if max(box.size) <= SPECK:
+                yield part, box.shifted(area.top, area.left)
+            else:
+                larger[box.slices][part] = 1
+        near = np.asarray(cv2.dilate(larger, np.ones((TOGETHER + 1, TOGETHER + 1), np.uint8)), np.uint8)
+        for part, box in _components(near, larger > 0):
+            yield part, box.shifted(area.top, area.left)
+
+
+def _components(connected: Bytes, among: Hole | None = None) -> Iterator[tuple[Hole, Box]]:
+    """Lists connected parts, each with its box; of them the pixels that are among others."""
+    _, labels = cv2.connectedComponents(connected)
+    if among is not None:
+        labels[~among] = 0
+    for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), start=1):
+        box = Box(rows.start, columns.start, rows.stop, columns.stop)
+        yield labels[box.slices] == number, box
 
 
 def small_copy(image: NDArray[np.float32], hole: Hole) -> tuple[NDArray[np.float32], Hole]:
