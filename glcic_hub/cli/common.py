@@ -36,7 +36,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="FOLDER|USER/NAME",
-        help="a trained model, here or on the Hub (default: that of the package)",
+        help="a trained model, here or on the Hub (default: the packaged weights)",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     add_device(parser)
@@ -66,7 +66,7 @@ def add_methods(parser: argparse.ArgumentParser, baselines: Sequence[str]) -> No
         "--model",
         action="append",
         metavar="FOLDER|USER/NAME",
-        help="a trained model, here or on the Hub; again for more (default: that of the package)",
+        help="a trained model, here or on the Hub; repeat for more (default: the packaged weights)",
     )
     parser.add_argument(
         "--baselines",

@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--large-holes",
         choices=["coarse_to_fine", "direct"],
         default="coarse_to_fine",
-        help="of --detail none, holes too large for the network: from a smaller copy first (default), or as they are",
+        help="with --detail none, complete holes too large for the network from a smaller copy first (default), or as they are",
     )
     parser.add_argument(
         "--comparison", type=Path, metavar="FILE", help="also write hole, result and original in a row"
@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=MAX_PIXELS,
         metavar="N",
-        help=f"greatest size of a file that is read, for the memory it takes (default: {MAX_PIXELS})",
+        help=f"refuse larger files, which may exhaust memory (default: {MAX_PIXELS})",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what OUT holds already")
     add_model(parser)

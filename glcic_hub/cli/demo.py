@@ -13,7 +13,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_run)
     parser.add_argument("--host", help="address to listen on; 0.0.0.0 for all (default: this machine alone)")
     parser.add_argument("--port", type=port, metavar="N", help="default: the first free one from 7860 on")
-    parser.add_argument("--model", metavar="FOLDER|USER/NAME", help="default: that of the package")
+    parser.add_argument("--model", metavar="FOLDER|USER/NAME", help="default: the packaged weights")
     parser.add_argument("--share", action="store_true", help="also serve under a public address that Gradio lends")
 
 

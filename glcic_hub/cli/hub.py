@@ -15,7 +15,7 @@ def add_push_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, nargs="?", metavar="FOLDER", help="a model folder; not for a Space")
     parser.add_argument("name", metavar="USER/NAME", help="on the Hub; made if it does not exist")
     parser.add_argument("--space", action="store_true", help="make a Gradio Space of the demo")
-    parser.add_argument("--private", action=argparse.BooleanOptionalAction, help="of what is new")
+    parser.add_argument("--private", action=argparse.BooleanOptionalAction, help="of a new repository")
     parser.add_argument("--create-pr", action="store_true", help="propose it as a pull request")
     parser.add_argument("-m", "--message", help="of the commit")
 
@@ -67,7 +67,7 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=["onnx", "torch"], default="onnx", help="default: onnx")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
-    parser.add_argument("--model", metavar="FOLDER|USER/NAME", help="default: that of the package")
+    parser.add_argument("--model", metavar="FOLDER|USER/NAME", help="default: the packaged weights")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
 
 

@@ -18,7 +18,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "add_options", "measure a model next to baselines"),
     "study": ("study", "add_options", "have raters say which images are real"),
     "push": ("hub", "add_push_options", "upload a model to the Hub, or the demo as a Space"),
-    "convert": ("hub", "add_convert_options", "make a model folder of a model of others"),
+    "convert": ("hub", "add_convert_options", "convert another project's model"),
     "demo": ("demo", "add_options", "start the demo in the browser"),
     "export": ("hub", "add_export_options", "write a model as ONNX or for torch.export.load"),
 }

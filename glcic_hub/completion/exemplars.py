@@ -24,12 +24,19 @@ import scipy.ndimage
 import torch
 from numpy.typing import NDArray
 
-from glcic_hub.completion import _exemplars
 from glcic_hub.completion.blending import blend_patches, navier_stokes
 from glcic_hub.completion.completer import Completer
 from glcic_hub.completion.tiling import far_apart
 from glcic_hub.images.boxes import Box, bounds
 from glcic_hub.images.processing import MIN_IMAGE_SIDE, Patch, PilPixels, Pixels, to_uint8, to_unit
+
+try:
+    from glcic_hub.completion import _exemplars
+except ImportError as error:
+    raise ImportError(
+        "glcic_hub is imported from a checkout whose C++ part is not compiled; "
+        "run `pip install -e .` there, or run Python in another folder"
+    ) from error
 
 Bytes: TypeAlias = NDArray[np.uint8]
 Hole: TypeAlias = NDArray[np.bool_]
