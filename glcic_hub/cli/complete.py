@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--large-holes",
         choices=["coarse_to_fine", "direct"],
         default="coarse_to_fine",
-        help="with --detail none, complete holes too large for the network from a smaller copy first (default), or as they are",
+        help="with --detail none: complete holes too large for the network from a smaller copy (default) or as is",
     )
     parser.add_argument(
         "--comparison", type=Path, metavar="FILE", help="also write hole, result and original in a row"
