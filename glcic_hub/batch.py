@@ -77,6 +77,7 @@ def complete_folder(
         ValueError: `images` holds no images, `output` is the folder of the images or of the masks, or there are
             several processes that cannot be joined.
     """
+    # List the images, and find the masks.
     for folder, what in ((images, "images"), (masks, "masks")):
         if folder is not None and folder.resolve() == output.resolve():
             raise ValueError(f"the output folder {output} is that of the {what}; give another")
@@ -100,6 +101,7 @@ def complete_folder(
         failures += [Failure(path, found.unreadable[path]) for path in unreadable]
         if left_out:
             warnings.warn(left_out_line(left_out, images), stacklevel=2)
+    # Leave out what earlier runs have completed.
     results = {path: output / _lossless_name(path.relative_to(images)) for path in paths}
     times_used = Counter(results.values())
     left = {
@@ -107,6 +109,7 @@ def complete_folder(
     }
     # The main process's view counts for all: another's may have changed by what the first have completed.
     left, kept = broadcast_object_list([left, len(results) - len(left)])
+    # Complete this process's share; a failure is kept and does not end the run.
     begin = time.perf_counter()
     completed = 0
     share = list(left.items())[accelerator.process_index :: accelerator.num_processes]
@@ -136,6 +139,7 @@ def complete_folder(
             completed += 1
         except (ValueError, OSError, MemoryError, FloatingPointError) as error:
             failures.append(Failure(path, first_line(error)))
+    # Gather what all processes did.
     return Outcome(
         sum(gather_object([completed])),
         kept,

@@ -30,6 +30,7 @@ def _check_training(training: Any) -> None:
     def is_record(record: Any, names: tuple[str, ...]) -> bool:
         return isinstance(record, Mapping) and set(record) <= set(names)
 
+    # Only what a card shows may be in it, each in its form.
     if not is_record(training, (*LINES, *LISTS, "recipe", "figures", "license")):
         raise ValueError("training must be a record of what is known of it, and of nothing else")
     figures, recipe = training.get("figures", []), training.get("recipe", {})

@@ -150,6 +150,7 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
     Raises:
         FloatingPointError: The network gives NaN or infinity.
     """
+    # Cut a window around each part of the hole.
     parts = []
     for part, box in _parts(hole):
         speck = max(box.size) <= SPECK
@@ -162,6 +163,7 @@ def complete_from_exemplars(completer: Completer, rgb: Pixels | PilPixels, hole:
         small_copy(to_unit(rgb[window.slices]), hole[window.slices]) for _, window, _, shallow in parts if not shallow
     ]
     fills = iter(zip(copies, completer.complete(copies), strict=True))
+    # Make each part's guide, and copy detail under it.
     patches = []
     for hole_box, window, target, shallow in parts:
         image, unknown = to_unit(rgb[window.slices]), hole[window.slices]
@@ -252,6 +254,7 @@ def fill_from_exemplars(
     Returns:
         (H, W, 3) float32 in [0, 1], equal to `image` outside the hole; None if nothing can be copied.
     """
+    # Choose offsets from coarse to fine.
     scales = _scales(image, known, hole, guide)
     speck = max(bounds(hole).size) <= SPECK
     chosen = None

@@ -161,17 +161,20 @@ def write_report(evaluation: Evaluation, output: Path, title: str) -> None:
         ModuleNotFoundError: matplotlib is not installed.
         OSError: A file cannot be written.
     """
+    # Compute means, distances, and the values of each photograph.
     figures = means(evaluation)
     measured = evaluation.metrics
     metrics = (*(metric for metric in (*IN_HOLE, *WHOLE) if metric in measured), "seconds")
     distances = frechet(evaluation)
     values = {method: {metric: evaluation.values(method, metric) for metric in measured} for method in figures}
+    # Put the strips of images into the page, so that it is one file.
     images = []
     names = {record["index"]: record["photograph"] for record in evaluation.records}
     for index in values[evaluation.methods[0]]["psnr"]:
         scores = {method: {m: _plain(values[method][m][index]) for m in measured} for method in figures}
         strip = (output / "images" / f"{index}.jpg").read_bytes()
         images.append({"name": names[index], "scores": scores, "strip": base64.b64encode(strip).decode()})
+    # Fill in the page, and write it beside the tables.
     page = PAGES.get_template("report.html").render(
         title=title,
         summary=f"{len(images)} photographs; {evaluation.protocol.describe()}",

@@ -85,6 +85,7 @@ def prepare_study(
         raise ValueError(f"a method cannot be called {REAL}, as the photographs are; rename the model's folder")
     check_new(folder)
     open_case = case_opener(protocol, photographs)
+    # Everything goes into a temporary folder, which becomes the study when it is whole.
     failures: list[str] = []
     rows: list[tuple[str, int, str, str]] = []
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +110,7 @@ def prepare_study(
                 token = secrets.token_hex(12)
                 Image.fromarray(np.ascontiguousarray(image)).save(temporary / "images" / f"{token}.png")
                 rows.append((token, index, name, kind))
+        # Write down which image is what, where raters do not see it.
         usable = len({row[1] for row in rows})
         if usable < 2:
             raise ValueError("; ".join([f"{usable} photographs can be used, and a study takes at least 2", *failures]))

@@ -275,11 +275,13 @@ def save_image(image: Image.Image, path: Path, *, overwrite: bool = False, compr
     """
     check_output(path, overwrite=overwrite)
     check_fits(path, image)
+    # Convert to a mode that the format holds.
     file_format = _WRITE_FORMATS[path.suffix.lower()]
     fitting = _fit_mode(image, file_format)
     options = dict(_SAVE_OPTIONS[file_format])
     if file_format == "PNG":
         options["compress_level"] = compress_level
+    # Keep what comes with the image: EXIF, profile, colour chunks, resolution.
     exif = read_exif(image)
     if file_format == "TIFF":  # Pillow cannot write the blocks into a TIFF
         for block in BLOCKS:

@@ -206,6 +206,7 @@ def crop(image: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
 
 
 def _from_pil(image: Image.Image, name: str) -> OpenedImage:
+    # Convert modes that cannot hold a fill as they are.
     load_pil(image, name)
     orientation = orientation_of(image)
     if image.mode in ("1", "L", "RGB") and "transparency" in image.info:
@@ -222,6 +223,7 @@ def _from_pil(image: Image.Image, name: str) -> OpenedImage:
         completed.info = {**stored.info, "exif": exif.tobytes() if exif else b""}
         return completed
 
+    # Work on grey of 16 bits and of floats in float32, else on 8 bits, copied in parts.
     if stored.mode in ("I;16", "F"):
         turned = turn_upright(stored, orientation)
         grey = np.asarray(turned).astype(np.float32)

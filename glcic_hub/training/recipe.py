@@ -81,6 +81,7 @@ class Recipe:
     seed: int = _entry(0, "decides initial weights, order of the photographs, patches and holes")
 
     def __post_init__(self) -> None:
+        # Check types, then ranges, then what entries ask of each other.
         for name, kind in get_type_hints(type(self)).items():
             object.__setattr__(self, name, _checked(name, kind, getattr(self, name)))
         for name in ("batch_size", "total_steps"):
