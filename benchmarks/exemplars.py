@@ -1,4 +1,4 @@
-"""What detail from the image itself costs, beside PatchMatch and Telea: medians of runs in turns.
+"""What detail from the image itself costs, beside PatchMatch and Telea: medians of interleaved runs.
 
 python benchmarks/exemplars.py [PHOTOGRAPHS] [--model FOLDER] [--runs 5] [--count 3] [--only 640x480]
 """

@@ -61,7 +61,7 @@ def main() -> None:
         with FlopCounterMode(display=False) as counter:
             step(networks, [kept])
         in_networks, whole = [], []
-        for _ in range(options.steps):  # in turns, so that both see the same machine
+        for _ in range(options.steps):  # interleaved, so that both see the same machine
             in_networks.append(_seconds(partial(step, networks, [kept])))
             whole.append(_seconds(partial(_whole_step, step, networks, loader)))
         seconds, inside = median(whole), median(in_networks)

@@ -19,5 +19,5 @@ def join_processes() -> Accelerator:
     """
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)])
     if accelerator.num_processes == 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise ValueError("several processes, and no GPUs; with ACCELERATE_USE_CPU=true they share the processor")
+        raise ValueError("several processes, and no GPUs; with ACCELERATE_USE_CPU=true they share the CPU")
     return accelerator

@@ -356,7 +356,7 @@ def test_processes_that_cannot_join(
     (tmp_path / "images").mkdir()
     Image.fromarray(make_photo(46, 61)).save(tmp_path / "images" / "a.png")
     code, _, err = run(tmp_path / "images", mask_file, "-o", tmp_path / "out")
-    assert code == 1 and "with ACCELERATE_USE_CPU=true they share the processor" in err
+    assert code == 1 and "with ACCELERATE_USE_CPU=true they share the CPU" in err
 
 
 def test_folder_with_one_mask_for_all(run: Run, tmp_path: Path, mask_file: Path) -> None:

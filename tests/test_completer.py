@@ -116,7 +116,7 @@ def test_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_allclose(patch.fill, alone.fill, atol=2e-6)
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a processor")
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of torch's own calls of itself
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of every fork with threads
 def test_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -364,7 +364,7 @@ def test_odd_numbers_survive(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """One line says so; what was measured before is still there, and the run goes on from it."""
+    """One line says so; what was measured before is still there, and the run continues from it."""
     save_photographs(tmp_path / "photographs", 6)
     command = [sys.executable, "-m", "glcic_hub", "evaluate", str(tmp_path / "photographs"), "--size", "64"]
     command += ["--hole-size", "20", "30", "-o", str(tmp_path / "out")]

@@ -21,7 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--full-frame-up-to", type=int, metavar="N", help="larger whole images take minutes (default: 1024)"
     )
-    parser.add_argument("--runs", type=int, metavar="N", help="of each kind, in turns (default: 5)")
+    parser.add_argument("--runs", type=int, metavar="N", help="of each kind, interleaved (default: 5)")
     parser.add_argument("--compile", action="store_true", help="measure the compiled network, too")
 
 

@@ -31,7 +31,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--detail",
         choices=["exemplars", "none"],
         default="exemplars",
-        help="from around the hole, led by the network (default); or the network's fill as it is",
+        help="from around the hole, guided by the network (default); or the network's fill as it is",
     )
     parser.add_argument("--blend", choices=["none", "poisson"], default="none", help="post-processing (default: none)")
     parser.add_argument(

@@ -63,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             or _flag(types[option.name], option.metadata.get("metavar", "N"), on_alone=True),
         )
     _add(run, "hub_model_id", metavar="USER/NAME", help="where to upload it to, if --push-to-hub does not say")
-    recipe = parser.add_argument_group("recipe", "what comes out depends on this, and is saved with the run")
+    recipe = parser.add_argument_group("recipe", "entries decide the result, and are saved with the run")
     recipe.add_argument(
         "--recipe",
         metavar="NAME|FILE",

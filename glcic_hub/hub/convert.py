@@ -202,7 +202,7 @@ def _layers(model: Any) -> list[_Layer]:
             raise ValueError(f"layer {number + 1} is {', '.join(kinds)}, and in the paper {', '.join(wanted)}")
         layers.append(_Layer(kinds[0], found[0], None if row.type == "output" else found[1]))
     if modules:
-        raise ValueError(f"it goes on after layer {len(TABLE_2)}, with {_kind(modules[0])}")
+        raise ValueError(f"it continues after layer {len(TABLE_2)}, with {_kind(modules[0])}")
     return layers
 
 

@@ -121,7 +121,7 @@ class StreamedSamples(IterableDataset[Sample]):
     """The samples of one process, without end, from a stream.
 
     Each worker reads shards of its own. A resumed run reads again what each worker had read before, without decoding
-    it, and goes on behind that.
+    it, and continues after that.
 
     Args:
         stream: The photographs of all processes.

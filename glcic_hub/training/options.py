@@ -1,4 +1,4 @@
-"""Options of a run: what may change from one machine to the next, and does not decide what comes out."""
+"""Options of a run: what may change from one machine to the next, and does not decide the result."""
 
 from __future__ import annotations
 

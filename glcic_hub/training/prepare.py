@@ -186,7 +186,7 @@ def _make_accelerator(run: Run, mixed_precision: str | None, trackers: Sequence[
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
     )
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("fp16 needs a GPU; use bf16 on a processor")
+        raise ValueError("fp16 needs a GPU; use bf16 on a CPU")
     _warn_of_lone_process(accelerator)
     return accelerator
 

@@ -1,4 +1,4 @@
-"""Recipes: everything that decides what comes out of a training run, in one file that a user can copy."""
+"""Recipes: everything that decides the result of a training run, in one file that a user can copy."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Recipe:
     similarity_weight: float = _entry(0.0, "weight of 1 less the structural similarity, added to eq. 2")
     ema: bool = _entry(
         False,
-        "validate and save an exponential moving average of the completion network's weights; training goes on with "
+        "validate and save an exponential moving average of the completion network's weights; training continues with "
         "the weights themselves",
     )
     seed: int = _entry(0, "decides initial weights, order of the photographs, patches and holes")

@@ -306,7 +306,7 @@ class Trainer:
             try:
                 push_folder(self.run.model, self.repository, f"Step {done}")
             except OSError as error:
-                warnings.warn(f"{error}; the run goes on", stacklevel=2)
+                warnings.warn(f"{error}; the run continues", stacklevel=2)
             self.began = time.perf_counter()
 
     def _finish(self) -> None:
