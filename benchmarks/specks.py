@@ -52,7 +52,8 @@ def _measure_quality(photographs: Sequence[Photograph], methods: dict[str, Metho
     for radius in RADII:
         cells = []
         masks = [
-            _specks(np.random.default_rng([radius, i]), 256, 256, SPECKS_EACH, radius) for i in range(len(photographs))
+            _specks(np.random.default_rng([radius, i]), 256, 256, SPECKS_EACH, (radius, radius))
+            for i in range(len(photographs))
         ]
         for method in methods.values():
             rows = []
@@ -71,7 +72,7 @@ def _measure_time(photograph: Photograph, methods: dict[str, Method], numbers: S
     for width, height in SIZES:
         image = np.asarray(open_rgb(photograph, 256).resize((width, height), Image.Resampling.BICUBIC))
         for number in numbers:
-            mask = _specks(np.random.default_rng(0), height, width, number, 3)
+            mask = _specks(np.random.default_rng(0), height, width, number, (1, 3))
             cells = []
             for method in methods.values():
                 begin = time.perf_counter()
@@ -80,12 +81,14 @@ def _measure_time(photograph: Photograph, methods: dict[str, Method], numbers: S
             print(f"| {width}x{height}, {number} | {' | '.join(cells)} |", flush=True)
 
 
-def _specks(random: np.random.Generator, height: int, width: int, count: int, radius: int) -> NDArray[np.uint8]:
-    """Draws discs anywhere: (height, width) of 0 and 1. Many are of all radii up to `radius`."""
+def _specks(
+    random: np.random.Generator, height: int, width: int, count: int, radii: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """Draws discs anywhere, of radii from the least to the greatest: (height, width) of 0 and 1."""
     mask = np.zeros((height, width), np.uint8)
     for _ in range(count):
         centre = (int(random.integers(width)), int(random.integers(height)))
-        cv2.circle(mask, centre, radius if count <= SPECKS_EACH else int(random.integers(1, radius + 1)), 1, -1)
+        cv2.circle(mask, centre, int(random.integers(radii[0], radii[1] + 1)), 1, -1)
     return mask
 
 

@@ -27,7 +27,7 @@ LOADING = {
     "proxies": "set HTTPS_PROXY in the environment",
     "quantization_config": _ONE_FILE,
     "requires_safety_checker": _PARTS,
-    "resume_download": "downloads go on where they stopped anyway; omit it",
+    "resume_download": "downloads resume anyway; omit it",
     "safety_checker": _PARTS,
     "scheduler": _NO_STEPS,
     "trust_remote_code": "models are weights and hold no code; omit it",

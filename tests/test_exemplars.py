@@ -171,6 +171,21 @@ def test_the_same_twice_and_with_any_number_of_threads(completer: Completer) -> 
     assert all(np.array_equal(result, results[0]) for result in results[1:])
 
 
+@pytest.mark.parametrize("side", [3, 12])
+def test_specks_need_no_network(side: int) -> None:
+    """One that gives NaN completes them, near each other, too; a larger hole it does not."""
+    network = make_network()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(torch.nan)
+    rgb = make_photo(80, 90)
+    hole = rectangle(80, 90, 30, 20, 30 + side, 20 + side) | rectangle(80, 90, 32, 40, 32 + side, 40 + side)
+    result = put(rgb, complete_from_exemplars(Completer(network), rgb, hole), hole)
+    assert np.isfinite(result).all()
+    with pytest.raises(FloatingPointError):
+        complete_from_exemplars(Completer(network), rgb, rectangle(80, 90, 30, 20, 43, 33))
+
+
 @pytest.mark.parametrize(("side", "whose"), [(8, "Navier-Stokes inpainting"), (16, "the network")])
 def test_where_nothing_can_be_copied_the_guide_is_the_fill_and_it_is_said(
     completer: Completer, side: int, whose: str
@@ -184,7 +199,7 @@ def test_where_nothing_can_be_copied_the_guide_is_the_fill_and_it_is_said(
         assert np.allclose(fill[inside], put(rgb, blended, hole)[hole], atol=1e-3)
 
 
-def test_two_pixels_of_a_image_too_small_for_a_patch(completer: Completer) -> None:
+def test_two_pixels_of_an_image_too_small_for_a_patch(completer: Completer) -> None:
     """With a warning or without: what comes back is a colour of this image's range."""
     for height, width in ((4, 4), (4, 7), (5, 5), (6, 4), (7, 7), (8, 8)):
         rgb, hole = make_photo(height, width) // 4 + 150, rectangle(height, width, 1, 2, 2, 4)

@@ -371,11 +371,7 @@ class Labelling {
       const int y = there / width_, x = there % width_;
       for (int ny = std::max(0, y - weights.radius); ny <= std::min(height_ - 1, y + weights.radius); ++ny)
         for (int nx = std::max(0, x - weights.radius); nx <= std::min(width_ - 1, x + weights.radius); ++nx)
-          if (visible.data()[ny * width_ + nx])
-            neighbours_.push_back({ny, nx, std::abs(ny - y) + std::abs(nx - x) == 1});
-      // The nearest first: what costs most of a bad label comes early.
-      std::stable_sort(neighbours_.begin() + first_neighbour_.back(), neighbours_.end(),
-                       [&](const Neighbour& a, const Neighbour& b) { return a.beside > b.beside; });
+          if (visible.data()[ny * width_ + nx]) neighbours_.push_back(ny * width_ + nx);
     }
     first_neighbour_.push_back(static_cast<int>(neighbours_.size()));
     if (static_cast<int64_t>(pixels_.size()) * label_count_ <= 1 << 24)
@@ -385,16 +381,13 @@ class Labelling {
   int size() const { return static_cast<int>(pixels_.size()); }
   int pixel(int i) const { return pixels_[i]; }
 
-  // The cost of a label at a pixel: its difference from the guide, and from the known pixels around the hole. If that
-  // is not less than `limit`, something that is not less either.
-  int cost(int i, int label, int limit = UNUSABLE) {
+  // The cost of a label at a pixel: its difference from the guide, and from the known pixels around the hole.
+  int cost(int i, int label) {
     if (label == NONE) return UNUSABLE;
-    if (costs_.empty()) return compute_cost(i, label, limit);
+    if (costs_.empty()) return compute_cost(i, label);
     int& cost = costs_[static_cast<size_t>(label) * pixels_.size() + i];
-    if (cost != NONE) return cost;
-    const int found = compute_cost(i, label, limit);
-    if (found < limit || limit == UNUSABLE) cost = found;
-    return found;
+    if (cost == NONE) cost = compute_cost(i, label);
+    return cost;
   }
 
   int width() const { return width_; }
@@ -431,32 +424,25 @@ class Labelling {
   }
 
  private:
-  int compute_cost(int i, int label, int limit) const {
+  int compute_cost(int i, int label) const {
     const int y = pixels_[i] / width_, x = pixels_[i] % width_;
-    const int down = labels_[label * 2], right = labels_[label * 2 + 1];
     const int at = source(label, y, x);
     if (at == NONE) return UNUSABLE;
-    int difference_from_guide = 0;
-    for (int c = 0; c < 3; ++c)
-      difference_from_guide += std::abs(int{guide_[pixels_[i] * 3 + c]} - int{blurred_[at * 3 + c]});
-    // In parts of a patch's pixel: the seam to what is known beside the hole, and how alike the surroundings are.
-    const int64_t patch = (2 * weights_.radius + 1) * (2 * weights_.radius + 1);
-    int64_t sum = patch * weights_.guide * std::min(difference_from_guide, weights_.guide_limit);
-    for (int j = first_neighbour_[i]; j < first_neighbour_[i + 1] && sum < limit * patch; ++j) {
-      const Neighbour& known = neighbours_[j];
-      const int oy = known.y + down, ox = known.x + right;
-      const bool copied = inside(oy, ox) && usable_[oy * width_ + ox];
-      const int apart =
-          copied ? difference(known.y * width_ + known.x, oy * width_ + ox) : UNKNOWN * CHANNELS;
-      sum += apart * (weights_.context + (known.beside ? 2 * weights_.colour * patch : 0));
+    int64_t sum = 0;
+    for (int c = 0; c < 3; ++c) sum += std::abs(int{guide_[pixels_[i] * 3 + c]} - int{blurred_[at * 3 + c]});
+    sum = weights_.guide * std::min<int64_t>(sum, weights_.guide_limit);
+    // The seam to what is known beside the hole, and how alike the surroundings are.
+    int64_t around = 0;
+    for (int j = first_neighbour_[i]; j < first_neighbour_[i + 1]; ++j) {
+      const int ny = neighbours_[j] / width_, nx = neighbours_[j] % width_;
+      const int other = source(label, ny, nx);
+      const int apart = other == NONE ? UNKNOWN * CHANNELS : difference(neighbours_[j], other);
+      around += apart;
+      if (std::abs(ny - y) + std::abs(nx - x) == 1) sum += int64_t{2} * weights_.colour * apart;
     }
-    return static_cast<int>(std::min<int64_t>(sum / patch, UNUSABLE / 4));
+    const int patch = (2 * weights_.radius + 1) * (2 * weights_.radius + 1);
+    return static_cast<int>(std::min<int64_t>(sum + around * weights_.context / patch, UNUSABLE / 4));
   }
-
-  struct Neighbour {
-    int y, x;
-    bool beside;
-  };
 
   static constexpr int UNKNOWN = 64;  // the difference, in levels of 255, that counts where one side is not known
 
@@ -465,8 +451,7 @@ class Labelling {
   const int32_t* labels_;
   Weights weights_;
   std::vector<int> pixels_, number_, costs_;
-  std::vector<Neighbour> neighbours_;  // what is visible around each pixel
-  std::vector<int> first_neighbour_;
+  std::vector<int> neighbours_, first_neighbour_;  // what is visible around each pixel
 };
 
 // Expands labels, one at a time. Several expansions may share a labelling if their pixels do not touch.
@@ -545,7 +530,7 @@ std::vector<std::vector<int>> promising(Labelling& labelling, const int32_t* gro
     for (int label = 0; label < label_count; ++label) {
       if (groups[label] != PROMISING) continue;
       const bool full = static_cast<int>(least.size()) == count;
-      const std::pair<int, int> cost{labelling.cost(i, label, full ? least.back().first : UNUSABLE), label};
+      const std::pair<int, int> cost{labelling.cost(i, label), label};
       if (full && !(cost < least.back())) continue;
       if (full) least.pop_back();
       least.insert(std::upper_bound(least.begin(), least.end(), cost), cost);
@@ -647,7 +632,7 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
     int least = UNUSABLE;
     const auto attempt = [&](const std::vector<int>& labels) {
       for (const int label : labels) {
-        const int cost = labelling.cost(i, label, least);
+        const int cost = labelling.cost(i, label);
         if (cost >= least) continue;
         least = cost;
         chosen[i] = label;

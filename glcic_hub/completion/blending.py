@@ -1,4 +1,4 @@
-"""Post-processing of the fill: fast marching and Poisson blending (sec. 3.5, fig. 7)."""
+"""Post-processing of the fill by Poisson blending (sec. 3.5, fig. 7), and the inpainting of OpenCV that it takes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from glcic_hub.completion.tiling import far_apart
 from glcic_hub.images.processing import Patch, PilPixels, Pixels, to_unit
 
-TELEA_RADIUS = 3
+INPAINT_RADIUS = 3
 """Radius in pixels of the neighbourhood that OpenCV's methods look at; its examples' value."""
 
-BLEND_MARGIN = TELEA_RADIUS + 2
+BLEND_MARGIN = INPAINT_RADIUS + 2
 """Pixels around the hole that take part; an image cut so far around its hole gives the same."""
 
 DIRECT = 20_000
@@ -140,5 +140,5 @@ def navier_stokes(image: NDArray[np.float32], hole: NDArray[np.bool_]) -> NDArra
 
 def _inpaint(image: NDArray[np.float32], hole: NDArray[np.bool_], method: int) -> NDArray[np.float32]:
     levels = np.rint(np.where(hole[..., None], 0, image) * 255).astype(np.uint8)
-    filled = cv2.inpaint(levels, hole.astype(np.uint8), TELEA_RADIUS, method)
+    filled = cv2.inpaint(levels, hole.astype(np.uint8), INPAINT_RADIUS, method)
     return np.where(hole[..., None], filled.astype(np.float32) / 255, image)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
-from glcic_hub.completion.blending import TELEA_RADIUS
+from glcic_hub.completion.blending import INPAINT_RADIUS
 from glcic_hub.images.processing import to_uint8
 from glcic_hub.pipeline import GLCICPipeline
 
@@ -58,7 +58,7 @@ def _mean_colour(mean_pixel: Sequence[float], image: NDArray[np.uint8], mask: ND
 
 
 def _opencv(kind: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
-    return np.asarray(cv2.inpaint(image, mask, TELEA_RADIUS, kind))
+    return np.asarray(cv2.inpaint(image, mask, INPAINT_RADIUS, kind))
 
 
 def _biharmonic(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
