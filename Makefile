@@ -16,7 +16,7 @@ sample: $(VENV)/.installed  ## complete a sample photograph
 	    --output out/rocket.png --comparison out/rocket-before-after.png
 
 card: $(VENV)/.installed  ## make the packaged weights' model card, its image and their license anew
-	rm -f glcic_hub/pretrained/LICENSE
+	rm -f glcic_hub/pretrained/compact/LICENSE
 	$(VENV)/bin/python -c "from pathlib import Path; from glcic_hub import GLCICPipeline; \
 	    from glcic_hub.hub.card import write_card; from glcic_hub.pipeline import card_image; \
 	    pipe = GLCICPipeline.from_pretrained(); \

@@ -22,7 +22,7 @@ from glcic_hub.completion.completer import Completer, best_dtype, is_out_of_memo
 from glcic_hub.completion.exemplars import complete_from_exemplars
 from glcic_hub.completion.receptive_field import REACH
 from glcic_hub.config import GLCICConfig
-from glcic_hub.hub.model_files import load_model, save_model
+from glcic_hub.hub.model_files import DEFAULT_MODEL, load_model, packaged_model, save_model
 from glcic_hub.idioms import COMPLETING, LOADING, SAVING, either, refuse
 from glcic_hub.images.before_after import side_by_side
 from glcic_hub.images.files import MAX_PIXELS
@@ -78,8 +78,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 PIXELS_AT_ONCE = 2**22
 """Images of a list are opened until they have so many; equal regions of theirs go through the network together."""
-
-PRETRAINED = Path(__file__).parent / "pretrained"
 
 
 class GLCICPipeline:
@@ -139,9 +137,9 @@ class GLCICPipeline:
         """Opens a trained model.
 
         Args:
-            model: A folder that `save_pretrained` or the training wrote; or `user/name` on the Hub, of which config
-                and completion network are downloaded, once; None takes the weights that come with the package,
-                without network access.
+            model: The name of weights that come with the package, `"compact"` for photographs of all kinds (None
+                takes these) or `"faces"`; a folder that `save_pretrained` or the training wrote; or `user/name` on
+                the Hub, of which config and completion network are downloaded, once.
             subfolder: Where in the folder or repository the model is, if not at its top.
             revision: Branch, tag or commit on the Hub.
             token: For private and gated models; None takes the one of `hf auth login` or `HF_TOKEN`, False none.
@@ -161,12 +159,13 @@ class GLCICPipeline:
         """
         refuse("from_pretrained", others, LOADING)
         wanted = _checked_dtype(either("dtype", dtype, "torch_dtype", torch_dtype) or "auto")
-        folder = PRETRAINED
-        if (model, subfolder, revision) != (None, None, None):
+        model = DEFAULT_MODEL if model is None else model
+        folder = packaged_model(model) if (subfolder, revision) == (None, None) else None
+        if folder is None:
             from glcic_hub.hub.transfer import fetch_model  # the Hub's library takes 0.2 s to import
 
             folder = fetch_model(
-                PRETRAINED if model is None else model,
+                model,
                 subfolder=subfolder,
                 revision=revision,
                 token=token,
@@ -176,7 +175,7 @@ class GLCICPipeline:
             )
         config, network = load_model(folder)
         pipe = cls(config, network, device=device, dtype=wanted)
-        pipe._weights = "packaged" if model is None else f"{model}{f'/{subfolder}' if subfolder else ''}"
+        pipe._weights = f"{model}{f'/{subfolder}' if subfolder else ''}"
         pipe._weights += f"@{revision}" if revision else ""
         return pipe
 

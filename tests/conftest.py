@@ -23,9 +23,11 @@ from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
 from glcic_hub import GLCICConfig, GLCICPipeline
+from glcic_hub.hub.model_files import DEFAULT_MODEL, PACKAGED
 from glcic_hub.networks import CompletionNetwork
 
 ROOT = Path(__file__).parent.parent
+PRETRAINED = PACKAGED / DEFAULT_MODEL
 
 # A suite in the background starts with SIGINT ignored; so would the servers that tests stop by it, and run for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)

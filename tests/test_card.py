@@ -12,7 +12,7 @@ from PIL import Image
 from glcic_hub import GLCICPipeline
 from glcic_hub.config import GLCICConfig
 from glcic_hub.hub.card import card_text, inherited, license_text, write_card
-from glcic_hub.pipeline import PRETRAINED
+from tests.conftest import PRETRAINED
 from tests.hub_metadata import errors_of
 
 

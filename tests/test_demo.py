@@ -50,7 +50,7 @@ from tests.local_hub import LocalHub, serve_hub
 @pytest.fixture(scope="module")
 def hub() -> Iterator[LocalHub]:
     """With a model, one that is too large, one that is none, and one that is private."""
-    folder = ROOT / "glcic_hub" / "pretrained"
+    folder = ROOT / "glcic_hub" / "pretrained" / "compact"
     files = {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
     with serve_hub() as served:
         served.add("user/model", files)

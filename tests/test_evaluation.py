@@ -443,7 +443,7 @@ def test_the_report(tmp_path: Path, pipe: GLCICPipeline, browser: Browser) -> No
 def test_on_the_command_line(tmp_path: Path, model_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_photographs(tmp_path / "photographs")
     arguments = ["evaluate", str(tmp_path / "photographs"), "--size", "64", "--hole-size", "20", "30"]
-    both = ["--model", str(model_folder), "--model", str(ROOT / "glcic_hub" / "pretrained")]
+    both = ["--model", str(model_folder), "--model", str(ROOT / "glcic_hub" / "pretrained" / "compact")]
     assert main([*arguments, *both, "--baselines"]) == 0
     printed = capsys.readouterr().out
     assert f"| {model_folder.name}, blended |" in printed and "| pretrained |" in printed and "Telea" not in printed

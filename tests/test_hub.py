@@ -29,8 +29,7 @@ from glcic_hub.cli.main import main
 from glcic_hub.completion import _exemplars
 from glcic_hub.demo.space import write_space
 from glcic_hub.hub.model_files import load_model
-from glcic_hub.pipeline import PRETRAINED
-from tests.conftest import ENVIRONMENT, ROOT, free_port, wait_for_answer
+from tests.conftest import ENVIRONMENT, PRETRAINED, ROOT, free_port, wait_for_answer
 from tests.hub_client import digests
 from tests.local_hub import TOKEN, LocalHub, serve_hub
 
@@ -450,7 +449,7 @@ def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:
     files = hub.files("spaces/user/demo")
     named = {"README.md", "requirements.txt", "packages.txt", "app.py", "setup.py", "LICENSE", "glcic_hub"}
     assert {path.split("/")[0] for path in files} == named
-    assert {"glcic_hub/pretrained/model.safetensors", "glcic_hub/completion/_exemplars.cpp"} <= set(files)
+    assert {"glcic_hub/pretrained/compact/model.safetensors", "glcic_hub/completion/_exemplars.cpp"} <= set(files)
     assert not any("__pycache__" in path or path.endswith((".so", ".pyd")) for path in files)
     readme = files["README.md"].decode()
     details = yaml.safe_load(readme.split("---")[1])

@@ -212,7 +212,7 @@ IDIOMS = [
     ("pipe.dtype", "result == torch.float32"),
     ("repr(pipe)", "result == \"GLCICPipeline(weights='given', width=4, device='cpu', dtype=torch.float32)\""),
     ("repr(load(folder, subfolder='.'))", "result.startswith(f\"GLCICPipeline(weights='{folder}/.', width=4, \")"),
-    ("repr(load())", "result.startswith(\"GLCICPipeline(weights='packaged', width=32, \")"),
+    ("repr(load())", "result.startswith(\"GLCICPipeline(weights='compact', width=32, \")"),
     ("load(folder, torch_dtype=torch.float16)", "result.dtype == torch.float16"),
     ('load(folder, torch_dtype="auto")', "result.dtype == best_dtype(result.device)"),
     ('load(folder, dtype="bfloat16")', "result.dtype == torch.bfloat16"),

@@ -13,7 +13,7 @@ from skimage import data
 from glcic_hub import GLCICPipeline
 from glcic_hub.evaluation.methods import FAST_BASELINES, make_methods, network_methods
 from glcic_hub.evaluation.metrics import hole_metrics
-from glcic_hub.pipeline import PRETRAINED
+from glcic_hub.hub.model_files import PACKAGED
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def pretrained() -> GLCICPipeline:
 
 def test_they_are_small_and_in_the_package() -> None:
     folder = resources.files("glcic_hub") / "pretrained"
-    assert PRETRAINED.samefile(str(folder))
-    assert sum(path.stat().st_size for path in PRETRAINED.iterdir()) < 16 * 2**20
+    assert PACKAGED.samefile(str(folder))
+    assert sum(path.stat().st_size for path in PACKAGED.rglob("*")) < 16 * 2**20
 
 
 def crops_and_masks() -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:

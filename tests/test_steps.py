@@ -22,6 +22,7 @@ from glcic_hub.training.losses import (
     completion_loss,
     discriminator_loss,
     gradient_loss,
+    gradient_penalty,
     similarity_loss,
     tint_loss,
 )
@@ -32,6 +33,7 @@ from glcic_hub.training.steps import (
     discriminator_step,
     joint_step,
     patches_around,
+    shift_colours,
     update_completion,
 )
 from tests.conftest import MEAN_PIXEL, make_photo
@@ -46,7 +48,8 @@ def make_batch(size: int = 4, seed: int = 0) -> Batch:
     rectangles = [random_rectangle(random, 32, 32, (8, 16)) for _ in range(2 * size)]
     masks, holes = masks_of(rectangles[:size]), torch.tensor(rectangles)
     image = torch.rand(size, 3, 32, 32, generator=generator)
-    return Batch(image, masks, holes[:size], holes[size:])
+    colours = torch.rand(2, size, 3, generator=generator)
+    return Batch(image, masks, holes[:size], holes[size:], *colours)
 
 
 def masks_of(holes: list[Rectangle]) -> Tensor:
@@ -321,3 +324,77 @@ def test_balance_makes_both_gradients_equally_long() -> None:
     norms = [torch.autograd.grad(loss, fill)[0].norm() for loss in (reconstruction, alpha * adversarial)]
     assert norms[0] > 0
     assert torch.allclose(norms[0], norms[1], rtol=1e-4)
+
+
+def test_shifted_colours_against_numpy() -> None:
+    image, colour = torch.rand(3, 3, 4, 5), torch.rand(3, 3)
+    shifted = shift_colours(image, colour)
+    for x, (brightness, saturation, contrast), y in zip(image.numpy(), colour.numpy(), shifted.numpy(), strict=True):
+        brighter = x + (brightness - 0.5) / 2
+        grey = brighter.mean(axis=0)
+        vivid = grey + (brighter - grey) * saturation * 2
+        assert np.allclose(y, vivid.mean() + (vivid - vivid.mean()) * (0.5 + contrast), atol=1e-6)
+    assert torch.allclose(shift_colours(image, torch.full((3, 3), 0.5)), image, atol=1e-6)
+    assert torch.allclose(
+        shift_colours(image, torch.tensor([[0.5, 0.0, 0.5]])).std(dim=1), torch.zeros(3, 4, 5), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("step", [discriminator_step, joint_step])
+def test_the_discriminators_see_real_and_completed_images_with_other_colours(step: Step) -> None:
+    """Image and patch of a sample with the same change, in both updates."""
+    networks = make_networks(dataclasses.replace(SMALL, colour_augmentation=True, strokes=0.0))
+    batch = make_batch()
+    seen: list[tuple[Tensor, Tensor]] = []
+    networks.discriminator.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    evaluated = step is discriminator_step
+    networks.completion.train(not evaluated)
+    fake = composite(batch.image, networks.completion(batch.image, batch.mask), batch.mask)
+    step(networks, [batch])
+    expected = [shift_colours(fake, batch.colour), shift_colours(batch.image, batch.other_colour)]
+    holes = [batch.hole, batch.other_hole]
+    assert len(seen) == (2 if evaluated else 3)
+    for (image, patch), whole, hole in zip(seen, [*expected, expected[0]], [*holes, holes[0]], strict=False):
+        assert torch.allclose(image, whole, atol=1e-6)
+        assert torch.allclose(patch, patches_around(whole, hole, 16), atol=1e-6)
+    assert not torch.allclose(expected[0], fake, atol=0.01)
+
+
+def test_gradient_penalty_of_a_linear_discriminator() -> None:
+    """Half the squared norm of its weights, whatever the image; and it can be differentiated by them."""
+    image, weights = torch.rand(5, 3, 4, 4, requires_grad=True), torch.rand(3, 4, 4, requires_grad=True)
+    penalty = gradient_penalty((image * weights).sum(dim=(1, 2, 3))[:, None], image)
+    assert penalty.item() == pytest.approx(weights.square().sum().item() / 2)
+    penalty.backward()  # type: ignore[no-untyped-call]
+    assert weights.grad is not None and torch.allclose(weights.grad, weights)
+
+
+def test_r1_keeps_the_discriminators_gradient_small() -> None:
+    """At real images; the loss that is logged is eq. 4 alone."""
+    norms, losses = [], []
+    for penalise in (False, True):
+        networks = make_networks(dataclasses.replace(SMALL, r1_weight=10.0))
+        losses.append(
+            [discriminator_step(networks, [make_batch()], penalise=penalise)["discriminator"] for _ in range(10)]
+        )
+        image = make_batch().image.requires_grad_()
+        logits = networks.discriminator(image, patches_around(image, make_batch().other_hole, 16))
+        norms.append(gradient_penalty(logits, image).item())
+    assert norms[1] < norms[0] / 4
+    assert losses[0][0] == losses[1][0]
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_frozen_statistics_are_used_and_kept_in_phase_3(parts: int) -> None:
+    """Weights are trained all the same, those of the normalisation, too."""
+    networks = make_networks(dataclasses.replace(SMALL, frozen_statistics=True))
+    statistics = dict(networks.completion.named_buffers())
+    before = state_of(networks.completion)
+    batch = make_batch()
+    with torch.no_grad():
+        made = networks.completion.eval()(batch.image, batch.mask)
+    networks.completion.train()
+    values = joint_step(networks, batch.split(parts))
+    assert changed(before, networks.completion) == before.keys() - statistics.keys()
+    assert values["mse"] == pytest.approx(completion_loss(made, batch.image, batch.mask).item(), rel=1e-5)
+    assert networks.completion.training

@@ -30,13 +30,17 @@ from glcic_hub.hub.model_files import load_discriminator
 from glcic_hub.training.options import TrainingOptions
 from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.trainer import train
+from tests import training_parts
 from tests.conftest import ENVIRONMENT, LAUNCH_TWO, MEAN_PIXEL, ROOT, TWO_PROCESSES, make_hole, make_photo
 from tests.local_hub import TOKEN, serve_hub
 from tests.ranks import step_once_in_evaluation_mode
-from tests.training_parts import SMALL, make_photographs
+from tests.training_parts import make_photographs
 
 SCRIPT = str(ROOT / "train_accelerate.py")
 QUIET: dict[str, Any] = {"workers": 0, "trackers": ()}
+SMALL = dataclasses.replace(
+    training_parts.SMALL, r1_weight=1.0, colour_augmentation=True, frozen_statistics=True, joint_learning_rate=0.01
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +92,14 @@ def test_what_a_run_leaves(trained: Path) -> None:
     checkpoints = sorted(path.name for path in trained.glob("checkpoint-*"))
     assert checkpoints == [f"checkpoint-{step:08}" for step in range(1, 11)]
     assert not list(trained.glob(".*"))
+    for phase, end in enumerate(SMALL.phase_ends[:2], start=1):  # the model at the end of each phase stays
+        kept = load_file(trained / f"phase-{phase}" / "model.safetensors")
+        then = weights_of(trained / f"checkpoint-{end:08}")
+        floats = {name: tensor for name, tensor in kept.items() if tensor.is_floating_point()}
+        assert all(
+            torch.allclose(then[f"completion {name}"], t.float(), rtol=1e-3, atol=1e-6) for name, t in floats.items()
+        )
+    assert not (trained / "phase-3").exists()
     assert Recipe.load(str(trained / "recipe.yaml")) == SMALL
     facts = json.loads((trained / "run.json").read_text())
     assert facts["photographs"] == 12

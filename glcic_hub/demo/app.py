@@ -42,6 +42,7 @@ from glcic_hub.demo.files import (
     remove_old,
 )
 from glcic_hub.files import first_line
+from glcic_hub.hub.model_files import packaged_model
 from glcic_hub.hub.transfer import look_up
 from glcic_hub.images.files import READ_FORMATS
 from glcic_hub.images.masks import transparent_pixels
@@ -164,10 +165,12 @@ def _as_strokes(hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=2)
 def _named_pipeline(named: str) -> GLCICPipeline:
-    """Loads the model that a visitor names: on the Hub alone, and one that everybody may see.
+    """Loads the model that a visitor names: one of the package, or one on the Hub that everybody may see.
 
     Which folders there are on this machine, and which models its owner may see, is none of a visitor's business.
     """
+    if packaged_model(named):
+        return GLCICPipeline.from_pretrained(named)
     if Path(named).exists() or named.count("/") != 1 or named.startswith((".", "/", "~", "\\")):
         raise ValueError(f"{named} is not the name of a model on the Hub, such as user/model")
     commit, size = look_up(named)
@@ -181,7 +184,8 @@ def make_demo(model: str | None = None) -> gr.Blocks:
     """Builds the demo; `launch` starts it.
 
     Args:
-        model: The model to start with: a folder or a name on the Hub; None takes the one in the package.
+        model: The model to start with: a name of the package's, a folder, or a name on the Hub; None takes the
+            package's for photographs of all kinds.
 
     Raises:
         FileNotFoundError: No such model.

@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from glcic_hub.hub.card import CARD_FILE, LICENSE_FILES
+from glcic_hub.hub.model_files import DEFAULT_MODEL, PACKAGED
 from glcic_hub.hub.transfer import check_card, make_repository, push_folder
-from glcic_hub.pipeline import PRETRAINED
 
 SPACE_PYTHON, SPACE_TORCH = "3.10.13", "2.8.0"
 """What CPU Spaces and ZeroGPU both offer: https://huggingface.co/docs/hub/spaces-zerogpu lists few versions."""
@@ -142,7 +142,7 @@ def write_space(folder: Path) -> None:
     )
     (folder / CARD_FILE).write_text(readme, encoding="utf-8")
     (folder / "requirements.txt").write_text("\n".join([*pins, *BUILD_REQUIREMENTS]) + "\n", encoding="utf-8")
-    shutil.copy(PRETRAINED / LICENSE_FILES[0], folder)
+    shutil.copy(PACKAGED / DEFAULT_MODEL / LICENSE_FILES[0], folder)
     (folder / "packages.txt").write_text("g++\n", encoding="utf-8")
     (folder / "app.py").write_text(SPACE_APP, encoding="utf-8")
     (folder / "setup.py").write_text(SPACE_SETUP, encoding="utf-8")

@@ -23,8 +23,19 @@ WEIGHTS_FILE = "model.safetensors"
 DISCRIMINATOR_PARTS = ("global_discriminator", "local_discriminator", "fusion")
 """Parts of the context discriminator, each in a file of its own, `<part>.safetensors`; completion needs none."""
 
+PACKAGED = Path(__file__).parents[1] / "pretrained"
+"""Folder of the models that come with the package, each in a folder of its name."""
+
+DEFAULT_MODEL = "compact"
+
 MODEL_FILES = (CONFIG_FILE, WEIGHTS_FILE, *(f"{part}.safetensors" for part in DISCRIMINATOR_PARTS), "recipe*.yaml")
 """Patterns of all that a model folder holds, besides its card and license."""
+
+
+def packaged_model(model: str | Path) -> Path | None:
+    """Returns the folder of a model that comes with the package; None if it is not the name of one."""
+    names = [path.name for path in PACKAGED.iterdir()]
+    return PACKAGED / model if model in names else None
 
 
 def save_model(

@@ -30,7 +30,13 @@ from huggingface_hub.errors import (
 
 from glcic_hub.files import first_line
 from glcic_hub.hub.card import CARD_FILE, CARD_IMAGE, LICENSE_FILES, UNNAMED, name_card
-from glcic_hub.hub.model_files import CONFIG_FILE, DISCRIMINATOR_PARTS, MODEL_FILES, WEIGHTS_FILE
+from glcic_hub.hub.model_files import (
+    CONFIG_FILE,
+    DISCRIMINATOR_PARTS,
+    MODEL_FILES,
+    WEIGHTS_FILE,
+    packaged_model,
+)
 from glcic_hub.version import __version__
 
 LOG_IN = "log in (hf auth login) or pass a token (token=..., HF_TOKEN)"
@@ -51,7 +57,8 @@ def fetch_model(
     """Returns the folder of a model: a folder as it is; `user/name` on the Hub is downloaded into the cache.
 
     Args:
-        model: A folder, or `user/name`. If there is a folder of that name, it is meant.
+        model: The name of one that comes with the package, a folder, or `user/name`. The first of these that there is
+            is meant.
         subfolder: Where in the folder or repository the model is; None means at its top.
         to_train: Download what further training takes, too, as far as it is there: discriminators, card and license.
         revision: Branch, tag or commit on the Hub.
@@ -66,7 +73,7 @@ def fetch_model(
         ValueError: `model` is no name, or the model holds its weights as a pickle alone.
         OSError: The Hub cannot be reached or fails, or the disk is full.
     """
-    folder = Path(model)
+    folder = packaged_model(model) or Path(model)
     if folder.is_dir():
         if revision is not None:
             raise ValueError(f"{folder} is a folder here, which has no revisions, such as {revision}; omit it")

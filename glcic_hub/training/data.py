@@ -34,14 +34,25 @@ class Sample(TypedDict):
     mask: NDArray[np.uint8]  # M_c, (size, size) of 0 and 1; 1 = to be completed
     hole: Rectangle  # what the local discriminator's patch is centred on: M_c, or one pixel of its strokes
     other_hole: Rectangle  # M_d: the same for the real image
+    colour: NDArray[np.float32]  # (3,) in [0, 1], by which `steps.shift_colours` changes the completed image
+    other_colour: NDArray[np.float32]  # the same for the real image
     unreadable: list[str]  # names of photographs that this one stands in for
 
 
 def make_sample(image: NDArray[np.uint8], recipe: Recipe, random: np.random.Generator) -> Sample:
-    """Draws the two holes for a patch (algorithm 1, lines 3 and 7)."""
+    """Draws the two holes for a patch (algorithm 1, lines 3 and 7), and how discriminators see its colours."""
     mask, hole = draw_hole(recipe, random)
     _, other_hole = draw_hole(recipe, random)
-    return {"image": image, "mask": mask, "hole": hole, "other_hole": other_hole, "unreadable": []}
+    colour, other_colour = random.random((2, 3), np.float32)
+    return {
+        "image": image,
+        "mask": mask,
+        "hole": hole,
+        "other_hole": other_hole,
+        "colour": colour,
+        "other_colour": other_colour,
+        "unreadable": [],
+    }
 
 
 def draw_hole(recipe: Recipe, random: np.random.Generator) -> tuple[NDArray[np.uint8], Rectangle]:
@@ -181,13 +192,15 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 
     Returns:
         `image` (B, 3, size, size) uint8, `mask` (B, 1, size, size) uint8, `hole` and `other_hole` (B, 4) int64,
-        `unreadable` names.
+        `colour` and `other_colour` (B, 3) float32, `unreadable` names.
     """
     return {
         "image": torch.from_numpy(np.stack([sample["image"] for sample in samples])).permute(0, 3, 1, 2),
         "mask": torch.from_numpy(np.stack([sample["mask"] for sample in samples]))[:, None],
         "hole": torch.tensor([sample["hole"] for sample in samples]),
         "other_hole": torch.tensor([sample["other_hole"] for sample in samples]),
+        "colour": torch.from_numpy(np.stack([sample["colour"] for sample in samples])),
+        "other_colour": torch.from_numpy(np.stack([sample["other_colour"] for sample in samples])),
         "unreadable": [name for sample in samples for name in sample["unreadable"]],
     }
 

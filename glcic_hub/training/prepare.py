@@ -102,6 +102,8 @@ def open_accelerator(recipe: Recipe, run: Run, options: TrainingOptions) -> Acce
         raise ValueError(
             f"batch_size {recipe.batch_size} cannot be split over {processes} processes and {parts} parts"
         )
+    if options.compile and recipe.r1_weight and recipe.is_adversarial:
+        raise ValueError("r1_weight takes second derivatives, which compiled networks have not; leave out --compile")
     if not options.resume and (run.checkpoints() or run.model.exists()):
         raise FileExistsError(f"{run.folder} holds a run already; resume it, or give another folder")
     return accelerator

@@ -67,6 +67,19 @@ class Recipe:
         0, "steps at the start of phase 3 in which alpha is chosen anew each time so that both losses' gradients, "
         "taken at the completed image, have the same norm"
     )  # fmt: skip
+    r1_weight: float = _entry(
+        0.0,
+        "weight of the penalty on the discriminators' gradient at real images (R1, Mescheder et al. 2018), which is "
+        "taken in every 8th step and then counts eightfold",
+    )
+    colour_augmentation: bool = _entry(
+        False,
+        "show the discriminators real and completed images with brightness, saturation and contrast changed at random "
+        "(Zhao et al. 2020)",
+    )
+    frozen_statistics: bool = _entry(
+        False, "in phase 3 the completion network's batch normalisation keeps and uses the statistics of phase 1"
+    )
     initialisation: Literal["pytorch", "spreading"] = _entry(
         "pytorch", "of the completion network: PyTorch's, or one that spreads what it sees into the hole"
     )
@@ -98,7 +111,7 @@ class Recipe:
         for name in ("learning_rate", "joint_learning_rate", "discriminator_learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"recipe: {name} must be above 0 and finite, not {getattr(self, name)}")
-        for name in ("alpha", "tint_weight", "gradient_weight", "similarity_weight"):
+        for name in ("alpha", "r1_weight", "tint_weight", "gradient_weight", "similarity_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"recipe: {name} must be at least 0 and finite, not {getattr(self, name)}")
         if not 0 <= self.strokes <= 1:

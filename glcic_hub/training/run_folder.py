@@ -75,7 +75,7 @@ class Run:
         """Writes down what a new run is; what is left of one that never saved goes."""
         for path in (self.log_file, self.unreadable_file):
             path.unlink(missing_ok=True)
-        for folder in (self.best, self.grids, self.license):
+        for folder in (self.best, self.grids, self.license, *self.folder.glob("phase-*")):
             shutil.rmtree(folder, ignore_errors=True)
         recipe.save(self.recipe_file)
         write_text(self.facts_file, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
@@ -214,6 +214,14 @@ class Run:
             folder.replace(old)
         new.replace(folder)
         shutil.rmtree(old, ignore_errors=True)
+
+    def keep_model(self, phase: int) -> None:
+        """Keeps a copy of `model` as that of the end of a phase, whatever comes after it."""
+
+        def write(folder: Path) -> None:
+            shutil.copytree(self.model, folder, dirs_exist_ok=True)
+
+        self.replace_model(self.folder / f"phase-{phase}", write)
 
     def save_grid(self, image: Image.Image, step: int) -> None:
         """Saves a grid of validation images."""

@@ -19,25 +19,31 @@ from glcic_hub.training.losses import (
     completion_loss,
     discriminator_loss,
     gradient_loss,
+    gradient_penalty,
     similarity_loss,
     tint_loss,
 )
 from glcic_hub.training.recipe import Recipe
 
+PENALTY_EVERY = 8
+"""Steps from one gradient penalty to the next: it costs as much as a step (Karras et al. 2020, app. B)."""
+
 
 class Batch(NamedTuple):
-    """Photographs x with holes M_c, and the places of other holes M_d (algorithm 1)."""
+    """Photographs x with holes M_c, the places of other holes M_d (algorithm 1), and shifts of colour."""
 
     image: Tensor  # (B, 3, S, S) RGB in [0, 1]
     mask: Tensor  # (B, 1, S, S), 1 = hole
     hole: Tensor  # (B, 4) int64: top, left, height, width of what local patches are centred on
     other_hole: Tensor  # (B, 4) int64
+    colour: Tensor  # (B, 3) float32 in [0, 1], for the completed image: what `shift_colours` takes
+    other_colour: Tensor  # (B, 3), for the real image
 
     @classmethod
     def from_loader(cls, loaded: dict[str, Any], device: torch.device) -> Batch:
         """Brings what `data.collate` made to the device."""
-        image, mask, hole, other_hole = (loaded[name].to(device, non_blocking=True) for name in cls._fields)
-        return cls(image.float() / 255, mask.float(), hole, other_hole)
+        image, mask, *rest = (loaded[name].to(device, non_blocking=True) for name in cls._fields)
+        return cls(image.float() / 255, mask.float(), *rest)
 
     def split(self, count: int) -> list[Batch]:
         """Parts of equal size."""
@@ -65,6 +71,25 @@ def patches_around(image: Tensor, hole: Tensor, size: int) -> Tensor:
     rows, columns = (corner[:, :, None] + torch.arange(size, device=hole.device)).unbind(1)  # (B, size) each
     strip = image.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
     return strip.gather(3, columns[:, None, None, :].expand(-1, channels, size, -1))
+
+
+def shift_colours(image: Tensor, colour: Tensor) -> Tensor:
+    """Changes each image's brightness, saturation and contrast (DiffAugment's colour policy, Zhao et al. 2020).
+
+    Args:
+        image: (B, 3, H, W) RGB in [0, 1].
+        colour: (B, 3) in [0, 1]. Of its three numbers the first takes brightness by up to 0.25 down or up, the second
+            multiplies the distance from grey by up to 2, the third that from the mean by 0.5 to 1.5.
+
+    Returns:
+        (B, 3, H, W), which may leave [0, 1]. Gradients pass through.
+    """
+    brightness, saturation, contrast = colour[:, :, None, None, None].unbind(1)  # (B, 1, 1, 1) each
+    image = image + 0.5 * (brightness - 0.5)
+    grey = image.mean(dim=1, keepdim=True)
+    image = grey + 2 * saturation * (image - grey)
+    mean = image.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + (0.5 + contrast) * (image - mean)
 
 
 @dataclass
@@ -124,12 +149,13 @@ def completion_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, Ten
     return sums
 
 
-def discriminator_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, Tensor]:
+def discriminator_step(networks: Networks, parts: Sequence[Batch], *, penalise: bool = False) -> dict[str, Tensor]:
     """Runs a step of phase 2 (algorithm 1, line 8): updates D with eq. 4; C stays as it is, statistics included.
 
     Args:
         networks: D in training mode.
         parts: As for `completion_step`.
+        penalise: Add R1 to eq. 4, `PENALTY_EVERY` times.
 
     Returns:
         `discriminator`: the loss; `real` and `fake`: the mean probability that D gives to real and to completed
@@ -137,46 +163,59 @@ def discriminator_step(networks: Networks, parts: Sequence[Batch]) -> dict[str, 
     """
     with torch.no_grad(), _evaluation_mode(networks.completion):
         composites = [composite(b.image, networks.completion(b.image, b.mask), b.mask) for b in parts]
-    return update_discriminator(networks, parts, composites)
+    return update_discriminator(networks, parts, composites, penalise=penalise)
 
 
-def joint_step(networks: Networks, parts: Sequence[Batch], *, balance: bool = False) -> dict[str, Tensor]:
+def joint_step(
+    networks: Networks, parts: Sequence[Batch], *, balance: bool = False, penalise: bool = False
+) -> dict[str, Tensor]:
     """Runs a step of phase 3 (algorithm 1, lines 8 and 10): updates D with eq. 4, then C with eq. 5 and the new D.
 
     Args:
         networks: Both in training mode.
         parts: As for `completion_step`.
         balance: Choose alpha so that at the completed image both terms of eq. 5 have gradients of the same norm.
+        penalise: As for `discriminator_step`.
 
     Returns:
         What the two other steps return; `adversarial`: the second term of eq. 5, without alpha; `alpha`.
     """
-    if len(parts) == 1:  # one pass through C serves both updates
-        completed = [networks.completion(parts[0].image, parts[0].mask)]
-        composites = [composite(parts[0].image, completed[0].detach(), parts[0].mask)]
-    else:
-        completed = []
-        with torch.no_grad(), _statistics_kept(networks.completion):
-            composites = [composite(b.image, networks.completion(b.image, b.mask), b.mask) for b in parts]
-    values = update_discriminator(networks, parts, composites)
-    return {**values, **update_completion(networks, parts, completed, balance=balance)}
+    frozen = _evaluation_mode(networks.completion) if networks.recipe.frozen_statistics else nullcontext()
+    with frozen:
+        if len(parts) == 1:  # one pass through C serves both updates
+            completed = [networks.completion(parts[0].image, parts[0].mask)]
+            composites = [composite(parts[0].image, completed[0].detach(), parts[0].mask)]
+        else:
+            completed = []
+            with torch.no_grad(), _statistics_kept(networks.completion):
+                composites = [composite(b.image, networks.completion(b.image, b.mask), b.mask) for b in parts]
+        values = update_discriminator(networks, parts, composites, penalise=penalise)
+        return {**values, **update_completion(networks, parts, completed, balance=balance)}
 
 
 def update_discriminator(
-    networks: Networks, parts: Sequence[Batch], composites: Sequence[Tensor]
+    networks: Networks, parts: Sequence[Batch], composites: Sequence[Tensor], *, penalise: bool = False
 ) -> dict[str, Tensor]:
     """Updates D with real images and composites, each normalised by statistics of its own kind (eq. 4)."""
-    size = networks.recipe.patch_size
+    recipe = networks.recipe
     sums: dict[str, Tensor] = {}
     passes = 0
     for batch, fake in zip(parts, composites, strict=True):
-        for kind, image, hole in (("fake", fake, batch.hole), ("real", batch.image, batch.other_hole)):
+        for real, image, hole, colour in (
+            (False, fake, batch.hole, batch.colour),
+            (True, batch.image, batch.other_hole, batch.other_colour),
+        ):
             # Each pass backward before the next one forward, which changes the statistics in place.
             with networks.sync_at_last(networks.discriminator, passes, 2 * len(parts)):
-                logits = networks.discriminator(image, patches_around(image, hole, size))
-                loss = discriminator_loss(logits, real=kind == "real")
-                networks.accelerator.backward(loss / len(parts))
-            _add(sums, len(parts), **{"discriminator": loss, kind: logits.sigmoid().mean()})
+                seen = shift_colours(image, colour) if recipe.colour_augmentation else image
+                if penalise and real:
+                    seen = seen.detach().requires_grad_()
+                logits = networks.discriminator(seen, patches_around(seen, hole, recipe.patch_size))
+                loss = objective = discriminator_loss(logits, real=real)
+                if penalise and real:
+                    objective = loss + PENALTY_EVERY * recipe.r1_weight * gradient_penalty(logits, seen)
+                networks.accelerator.backward(objective / len(parts))
+            _add(sums, len(parts), **{"discriminator": loss, "real" if real else "fake": logits.sigmoid().mean()})
             passes += 1
     _update(networks.discriminator_optimizer)
     return sums
@@ -201,7 +240,8 @@ def update_completion(
             with networks.sync_at_last(networks.completion, index, len(parts)):
                 made = completed[index] if completed else networks.completion(batch.image, batch.mask)
                 whole = composite(batch.image, made, batch.mask)
-                logits = discriminator(whole, patches_around(whole, batch.hole, recipe.patch_size))
+                seen = shift_colours(whole, batch.colour) if recipe.colour_augmentation else whole
+                logits = discriminator(seen, patches_around(seen, batch.hole, recipe.patch_size))
                 mse, reconstruction = _reconstruction(made, batch, recipe)
                 adversarial = adversarial_loss(logits, recipe.adversarial_loss)
                 alpha = torch.tensor(recipe.alpha, dtype=torch.float32, device=accelerator.device)

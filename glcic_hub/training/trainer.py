@@ -40,7 +40,14 @@ from glcic_hub.training.prepare import (
 )
 from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.run_folder import Run, RunFacts, step_of
-from glcic_hub.training.steps import Batch, Networks, completion_step, discriminator_step, joint_step
+from glcic_hub.training.steps import (
+    PENALTY_EVERY,
+    Batch,
+    Networks,
+    completion_step,
+    discriminator_step,
+    joint_step,
+)
 from glcic_hub.training.validation import Example, validate
 from glcic_hub.version import __version__
 
@@ -172,15 +179,16 @@ class Trainer:
             for step, loaded in enumerate(batches, start=first_step):
                 parts = Batch.from_loader(loaded, self.accelerator.device).split(self.parts)
                 phase = self.recipe.phase_of(step)
+                penalise = self.recipe.r1_weight > 0 and step % PENALTY_EVERY == 0
                 for group in self.networks.completion_optimizer.param_groups:
                     group["lr"] = self.recipe.learning_rate_at(step)
                 if phase == 1:
                     values = completion_step(self.networks, parts)
                 elif phase == 2:
-                    values = discriminator_step(self.networks, parts)
+                    values = discriminator_step(self.networks, parts, penalise=penalise)
                 else:
                     balance = step - self.recipe.phase_ends[1] < self.recipe.balance_steps
-                    values = joint_step(self.networks, parts, balance=balance)
+                    values = joint_step(self.networks, parts, balance=balance, penalise=penalise)
                 if phase != 2:  # in which the completion network stays as it is
                     self.networks.update_average()
                 self.recent.append(values)
@@ -297,6 +305,8 @@ class Trainer:
         """
         if self.accelerator.is_main_process:
             self.run.replace_model(self.run.model, lambda folder: self._write_model(folder, done))
+            if done in self.recipe.phase_ends and done < self.recipe.phase_ends[-1]:
+                self.run.keep_model(self.recipe.phase_of(done - 1))
         self.run.save_checkpoint(self.accelerator, done)
         self.began = time.perf_counter()
 
