@@ -1,4 +1,4 @@
-"""The configuration of a trained model: architecture and mean pixel."""
+"""The configuration of a trained model: architecture, mean pixel, and how it completes best."""
 
 from __future__ import annotations
 
@@ -73,6 +73,9 @@ class GLCICConfig:
         image_size: Side in pixels of the square that the global discriminator sees.
         patch_size: Side in pixels of the square that the local discriminator sees.
         order: As for `CompletionNetwork`; all but the paper's `"norm-relu"` is for converted models.
+        detail: What the pipeline does unless it is asked otherwise, and so what suits the model best: `"exemplars"` or
+            `"none"`, as for `GLCICPipeline`.
+        blend: The same: `"none"` or `"poisson"`.
         training: What is known of the training, for the model card; completion does not look at it.
 
     Raises:
@@ -84,6 +87,8 @@ class GLCICConfig:
     image_size: int = 256
     patch_size: int = 128
     order: Literal["norm-relu", "relu-norm"] = "norm-relu"
+    detail: Literal["exemplars", "none"] = "exemplars"
+    blend: Literal["none", "poisson"] = "none"
     training: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -106,8 +111,13 @@ class GLCICConfig:
         if len(mean) != 3 or not all(0 <= value <= 1 for value in mean):
             raise ValueError(f"mean_pixel must be three numbers in [0, 1], not {self.mean_pixel!r}")
         object.__setattr__(self, "mean_pixel", mean)
-        if self.order not in ("norm-relu", "relu-norm"):
-            raise ValueError(f"order must be norm-relu or relu-norm, not {self.order!r}")
+        for name, kinds in (
+            ("order", ("norm-relu", "relu-norm")),
+            ("detail", ("exemplars", "none")),
+            ("blend", ("none", "poisson")),
+        ):
+            if getattr(self, name) not in kinds:
+                raise ValueError(f"{name} must be {' or '.join(kinds)}, not {getattr(self, name)!r}")
         if self.training is not None:
             _check_training(self.training)
 

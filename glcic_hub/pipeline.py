@@ -56,8 +56,8 @@ class Settings(TypedDict, total=False):
     """Keyword arguments of `GLCICPipeline`, but for `output_type`."""
 
     mask_image: Masks
-    blend: Blend
-    detail: Detail
+    blend: Blend | None
+    detail: Detail | None
     invert_mask: bool
     large_holes: LargeHoles
     max_pixels: int
@@ -379,8 +379,8 @@ class GLCICPipeline:
         mask: Masks = None,
         *,
         mask_image: Masks = None,
-        detail: Detail = "exemplars",
-        blend: Blend = "none",
+        detail: Detail | None = None,
+        blend: Blend | None = None,
         invert_mask: bool = False,
         large_holes: LargeHoles = "coarse_to_fine",
         max_pixels: int = MAX_PIXELS,
@@ -402,8 +402,9 @@ class GLCICPipeline:
             mask_image: Another name of `mask`.
             detail: `"exemplars"`: the network completes a small copy, and the hole gets the detail of what looks like
                 that around it in the image. `"none"`: the network's fill at full size, as in the paper; it is soft.
+                None: what the model's config says, which is exemplars for photographs of all kinds.
             blend: `"none"`: the fill as it is. `"poisson"`: blended into the surroundings (sec. 3.5), which is of use
-                with `detail="none"`; exemplars have their seams levelled anyway.
+                with `detail="none"`; exemplars have their seams levelled anyway. None: what the model's config says.
             invert_mask: Black, 0 or False = pixel to complete.
             large_holes: With `detail="none"`, what is done about a hole with pixels farther than 150 from anything
                 known, which the network cannot complete (sec. 4.8). `"coarse_to_fine"`: it is completed in a smaller
@@ -435,6 +436,8 @@ class GLCICPipeline:
         # 1. Check the arguments.
         refuse("GLCICPipeline", others, COMPLETING)
         mask = either("mask", mask, "mask_image", mask_image)
+        detail = self._config.detail if detail is None else detail
+        blend = self._config.blend if blend is None else blend
         for name, value, known in (
             ("detail", detail, ("exemplars", "none")),
             ("blend", blend, ("none", "poisson")),

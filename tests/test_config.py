@@ -32,6 +32,8 @@ def test_is_frozen() -> None:
         ({"width": "64"}, "width must be a whole number"),
         ({"width": 10**9}, "width must be an even number from 2 to 1024"),
         ({"patch_size": 512}, "patch_size <= image_size"),
+        ({"detail": "sharp"}, "detail must be exemplars or none, not 'sharp'"),
+        ({"blend": "yes"}, "blend must be none or poisson, not 'yes'"),
     ],
 )
 def test_wrong_entries_are_refused(change: dict[str, object], message: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import pickle
 import re
@@ -48,6 +49,17 @@ def test_what_is_under_the_hole_has_no_influence(pipe: GLCICPipeline, detail: De
     damaged = np.where(mask[..., None], make_photo(46, 61, seed=7), photo)
     first, second = (pipe(image, mask, detail=detail, blend=blend) for image in (photo, damaged))
     assert np.array_equal(first, second)
+
+
+def test_a_model_says_how_it_completes_best(pipe: GLCICPipeline) -> None:
+    """And whoever asks otherwise gets that."""
+    photo, mask = make_photo(46, 61), make_hole(46, 61)
+    assert np.array_equal(pipe(photo, mask), pipe(photo, mask, detail="exemplars", blend="none"))
+    config = dataclasses.replace(pipe.config, detail="none", blend="poisson")
+    other = GLCICPipeline(config, pipe.network, device="cpu")
+    assert np.array_equal(other(photo, mask), pipe(photo, mask, detail="none", blend="poisson"))
+    assert np.array_equal(other(photo, mask, detail="exemplars", blend="none"), pipe(photo, mask))
+    assert not np.array_equal(other(photo, mask), pipe(photo, mask))
 
 
 @pytest.mark.parametrize(("detail", "blend"), WAYS)

@@ -30,10 +30,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detail",
         choices=["exemplars", "none"],
-        default="exemplars",
-        help="from around the hole, guided by the network (default); or the network's fill as it is",
+        help="from around the hole, guided by the network; or the network's fill (default: what suits the model)",
     )
-    parser.add_argument("--blend", choices=["none", "poisson"], default="none", help="post-processing (default: none)")
+    parser.add_argument("--blend", choices=["none", "poisson"], help="post-processing (default: what suits the model)")
     parser.add_argument(
         "--large-holes",
         choices=["coarse_to_fine", "direct"],

@@ -192,6 +192,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
         ValueError: The model is broken.
     """
     own = GLCICPipeline.from_pretrained(model)
+    detail_asked, blend_asked = own.config.detail == "exemplars", own.config.blend == "poisson"
 
     @_on_gpu
     def remove(asked: Asked) -> Asked:
@@ -213,7 +214,7 @@ def make_demo(model: str | None = None) -> gr.Blocks:
 
     @_on_gpu
     def complete(
-        image: str, mask: str | None, blend: bool = False, grow: int = 0, detail: bool = True
+        image: str, mask: str | None, blend: bool = blend_asked, grow: int = 0, detail: bool = detail_asked
     ) -> tuple[str, str]:
         """Completes a photograph: fills what is white in the mask, and leaves the rest as it is.
 
@@ -242,14 +243,14 @@ def make_demo(model: str | None = None) -> gr.Blocks:
     with gr.Blocks(
         title="Image completion", delete_cache=(600, KEPT_SECONDS), analytics_enabled=False, fill_width=True
     ) as demo:
-        _lay_out_page()
+        _lay_out_page(detail=detail_asked, blend=blend_asked)
         # Choosing and looking do not wait behind completions; two at a time, as each may take a gigabyte.
         network: dict[str, Any] = {"concurrency_id": "network", "concurrency_limit": 1}
         files: dict[str, Any] = {"concurrency_id": "files", "concurrency_limit": 2}
         api(remove, api_name="remove", api_visibility="private", **network)
         for function in (open_photograph, open_sample, read_mask, select_object, save, save_all):
             api(function, api_name=function.__name__, api_visibility="private", **files)
-        _offer(complete, **network)
+        _offer(complete, detail=detail_asked, blend=blend_asked, **network)
     demo.queue(max_size=MAX_WAITING, default_concurrency_limit=4)
     _fill_in_defaults(demo)
     return demo
@@ -330,8 +331,8 @@ def save_all(asked: Asked) -> Asked:
         return {"path": str(edits.save_all([(_photo(one), _steps(one)) for one in photos]))}
 
 
-def _lay_out_page() -> None:
-    """Adds the page: a canvas of our own, in three files of the web's languages."""
+def _lay_out_page(*, detail: bool, blend: bool) -> None:
+    """Adds the page: a canvas of our own, in three files of the web's languages, with settings that suit the model."""
     html = (HERE / "canvas.html").read_text(encoding="utf-8")
     samples = "".join(
         f'<button type="button" data-sample="{name}"><img src="data:image/webp;base64,{_thumbnail(name)}" alt="">'
@@ -341,6 +342,7 @@ def _lay_out_page() -> None:
     formats = ", ".join(READ_FORMATS).replace("WEBP", "WebP")
     for mark, value in {
         "@samples": samples, "@formats": formats, "@megabytes": str(MAX_MEGABYTES), "@version": __version__,
+        "@detail": "checked" if detail else "", "@blend": "checked" if blend else "",
     }.items():  # fmt: skip
         html = html.replace(mark, value)
     css, script = ((HERE / name).read_text(encoding="utf-8") for name in ("canvas.css", "canvas.js"))
@@ -357,16 +359,16 @@ def _thumbnail(name: str) -> str:
     return base64.b64encode((HERE / "samples" / f"{name}.webp").read_bytes()).decode()
 
 
-def _offer(complete: Callable[..., Any], **options: Any) -> None:
+def _offer(complete: Callable[..., Any], *, detail: bool, blend: bool, **options: Any) -> None:
     """Adds `/complete` for programs: what takes files is made of components, which check that they were uploaded."""
     with gr.Group(visible=False):
         image, mask = (gr.File(label=label, type="filepath") for label in ("image", "mask"))
         inputs = {
             image: "The photograph: at most 64 MB and 64 megapixels.",
             mask: "White = complete; of the photograph's size as displayed. None takes its transparent pixels.",
-            gr.Checkbox(False, label="blend"): "Blend the fill into its surroundings.",
+            gr.Checkbox(blend, label="blend"): "Blend the fill into its surroundings.",
             gr.Number(0, label="grow", precision=0): "Pixels by which the hole grows to each side.",
-            gr.Checkbox(True, label="detail"): "Take the fill's detail from the photograph.",
+            gr.Checkbox(detail, label="detail"): "Take the fill's detail from the photograph.",
         }
         for component, words in inputs.items():
             info = {**component.api_info_as_input(), "additional_description": words}

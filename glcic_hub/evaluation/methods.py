@@ -28,7 +28,7 @@ PATCH_RADIUS = 3
 def network_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
     """Lists what the paper measures: a model's network alone, without and with blending (sec. 3.5)."""
     return {
-        name: lambda image, mask: pipe(image, mask, detail="none"),
+        name: lambda image, mask: pipe(image, mask, detail="none", blend="none"),
         f"{name}, blended": lambda image, mask: pipe(image, mask, detail="none", blend="poisson"),
     }
 
@@ -39,8 +39,11 @@ def default_methods(pipe: GLCICPipeline, name: str) -> dict[str, Method]:
 
 
 def model_methods(pipe: GLCICPipeline, name: str = "glcic") -> dict[str, Method]:
-    """Lists a model's network alone, without and with blending, and the model with its defaults."""
-    return {**network_methods(pipe, name), **default_methods(pipe, f"{name}, exemplars")}
+    """Lists a model's network alone, without and with blending, and with exemplars."""
+    return {
+        **network_methods(pipe, name),
+        f"{name}, exemplars": lambda image, mask: pipe(image, mask, detail="exemplars", blend="none"),
+    }
 
 
 def fingerprint(pipe: GLCICPipeline) -> str:

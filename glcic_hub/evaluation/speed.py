@@ -234,8 +234,8 @@ def _overhead(networks: _Networks, size: int, runs: int) -> Row:
     seconds = measure(
         {
             "network": partial(networks.fastest.fill, [((rgb, hole), box) for box in tile(hole)]),
-            "NumPy array": partial(pipe, rgb, hole, detail="none"),
-            "PIL image": partial(pipe, image, mask, detail="none"),
+            "NumPy array": partial(pipe, rgb, hole, detail="none", blend="none"),
+            "PIL image": partial(pipe, image, mask, detail="none", blend="none"),
         },
         runs,
     )
@@ -270,7 +270,11 @@ def _peak(kind: str, size: int, holes: int, width: int, device: torch.device) ->
         lefts = np.linspace(0, size - HOLE, holes // 2).astype(int)
         for top, left in itertools.product((0, size - HOLE), lefts):
             hole[top : top + HOLE, left : left + HOLE] = True
-    work = partial(_whole, folded, rgb, hole) if kind == "whole" else partial(pipe, rgb, hole, detail="none")
+    work = (
+        partial(_whole, folded, rgb, hole)
+        if kind == "whole"
+        else partial(pipe, rgb, hole, detail="none", blend="none")
+    )
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

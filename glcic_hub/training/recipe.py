@@ -91,6 +91,10 @@ class Recipe:
         "validate and save an exponential moving average of the completion network's weights; training continues with "
         "the weights themselves",
     )
+    detail: Literal["exemplars", "none"] = _entry(
+        "exemplars", "how the model completes unless it is asked otherwise; none: by the network alone, as faces need"
+    )
+    blend: Literal["none", "poisson"] = _entry("none", "the same, with or without post-processing")
     seed: int = _entry(0, "decides initial weights, order of the photographs, patches and holes")
 
     def __post_init__(self) -> None:
@@ -138,7 +142,12 @@ class Recipe:
     def config(self, mean_pixel: tuple[float, float, float]) -> GLCICConfig:
         """Makes the config of the networks that the recipe trains."""
         return GLCICConfig(
-            mean_pixel=mean_pixel, width=self.width, image_size=self.image_size, patch_size=self.patch_size
+            mean_pixel=mean_pixel,
+            width=self.width,
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            detail=self.detail,
+            blend=self.blend,
         )
 
     @property

@@ -56,7 +56,7 @@ def validate(pipe: GLCICPipeline, examples: Sequence[Example]) -> tuple[dict[str
     figures: list[dict[str, float]] = []
     rows: list[list[NDArray[np.uint8]]] = []
     for image, mask in examples:
-        completed = pipe(image, mask, detail="none")
+        completed = pipe(image, mask, detail="none", blend="none")
         figures.append(hole_metrics(image, completed, mask))
         if len(rows) < GRID_ROWS:
             with_hole = np.where(mask[..., None] > 0, mean, image)
