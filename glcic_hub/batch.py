@@ -15,6 +15,7 @@ from glcic_hub.distributed import join_processes
 from glcic_hub.files import first_line
 from glcic_hub.images.files import MAX_PIXELS, check_fits, check_output, load_image, save_image
 from glcic_hub.images.folders import left_out_line, masks_by_name, search_folder, split_masks
+from glcic_hub.images.masks import dilate, open_mask
 from glcic_hub.pipeline import Blend, Detail, GLCICPipeline, LargeHoles
 
 LOSSLESS_SUFFIXES = frozenset({".png", ".webp", ".tif", ".tiff"})
@@ -45,6 +46,7 @@ def complete_folder(
     detail: Detail | None = None,
     blend: Blend | None = None,
     invert_mask: bool = False,
+    grow: int = 0,
     large_holes: LargeHoles = "coarse_to_fine",
     max_pixels: int = MAX_PIXELS,
     overwrite: bool = False,
@@ -64,6 +66,7 @@ def complete_folder(
         detail: As for the pipeline.
         blend: As for the pipeline.
         invert_mask: As for the pipeline.
+        grow: Pixels by which the holes of masks grow to each side.
         large_holes: As for the pipeline.
         max_pixels: As for the pipeline.
         overwrite: Replace images that are in `output` already.
@@ -75,8 +78,10 @@ def complete_folder(
         FileNotFoundError: A folder does not exist.
         OSError: `images` cannot be read, or `output` cannot be made or is a file.
         ValueError: `images` holds no images, `output` is the folder of the images or of the masks, or there are
-            several processes that cannot be joined.
+            several processes that cannot be joined, or there are no masks to grow.
     """
+    if grow and masks is None:
+        raise ValueError("there is no mask to grow: transparent pixels are completed as they are")
     # List the images, and find the masks.
     for folder, what in ((images, "images"), (masks, "masks")):
         if folder is not None and folder.resolve() == output.resolve():
@@ -117,19 +122,22 @@ def complete_folder(
         try:
             if times_used[result] > 1:
                 raise ValueError(f"several images would become {result}; rename them")
-            mask = mask_of(path.relative_to(images)) if mask_of is not None else masks
+            mask_file = mask_of(path.relative_to(images)) if mask_of is not None else masks
             result.parent.mkdir(parents=True, exist_ok=True)
             check_output(result, overwrite=overwrite)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", UserWarning)
                 image = load_image(path, max_pixels=max_pixels)
                 check_fits(result, image)
+                hole = None
+                if mask_file is not None:
+                    hole = dilate(open_mask(mask_file, invert=invert_mask, max_pixels=max_pixels), grow)
                 image = pipe(
                     image,
-                    mask,
+                    hole,
                     detail=detail,
                     blend=blend,
-                    invert_mask=invert_mask,
+                    invert_mask=invert_mask and hole is None,  # which is refused
                     large_holes=large_holes,
                     max_pixels=max_pixels,
                 )

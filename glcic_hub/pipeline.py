@@ -70,6 +70,7 @@ class PushOptions(TypedDict, total=False):
     private: bool | None
     token: str | None
     revision: str | None
+    tag: str | None
     create_pr: bool
     commit_message: str
 
@@ -284,13 +285,14 @@ class GLCICPipeline:
             repo_id: `user/name`, or `name` for one of your own; made if it does not exist.
             options: `private`: of a new repository; None takes the account's default. `token`: None takes the one of
                 `hf auth login` or `HF_TOKEN`. `revision`: the branch to commit to, made if it does not exist.
-                `create_pr`: propose the commit as a pull request. `commit_message`: its first line.
+                `tag`: a new tag for the commit, to load the model by. `create_pr`: propose the commit as a pull
+                request. `commit_message`: its first line.
 
         Returns:
             The address of the commit, or of the pull request.
 
         Raises:
-            ValueError: `repo_id` is not a name.
+            ValueError: `repo_id` is not a name, the tag exists, or there is one for a pull request.
             PermissionError: There is no token, or it is refused.
             OSError: The Hub cannot be reached or fails.
         """

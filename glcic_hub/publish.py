@@ -17,6 +17,8 @@ def push_model(
     *,
     private: bool | None = None,
     token: str | None = None,
+    revision: str | None = None,
+    tag: str | None = None,
     create_pr: bool = False,
     commit_message: str = "Model of glcic-hub",
 ) -> str:
@@ -29,6 +31,8 @@ def push_model(
         name: As `repo_id` of `GLCICPipeline.push_to_hub`.
         private: As for `GLCICPipeline.push_to_hub`.
         token: As for `GLCICPipeline.push_to_hub`.
+        revision: As for `GLCICPipeline.push_to_hub`.
+        tag: As for `GLCICPipeline.push_to_hub`.
         create_pr: As for `GLCICPipeline.push_to_hub`.
         commit_message: As for `GLCICPipeline.push_to_hub`.
 
@@ -37,7 +41,7 @@ def push_model(
 
     Raises:
         FileNotFoundError: The folder holds no model.
-        ValueError: The model is broken, `name` is not a name, or the card is not UTF-8 or is refused.
+        ValueError: The model is broken, the card is not UTF-8 or is refused, or as for `GLCICPipeline.push_to_hub`.
         PermissionError: As for `GLCICPipeline.push_to_hub`.
         OSError: As for `GLCICPipeline.push_to_hub`.
     """
@@ -53,5 +57,12 @@ def push_model(
         elif card.read_bytes() == card_text(pipe.config, name="").encode():  # the package's, which has no name there
             write_text(card, card_text(pipe.config))
         return upload_model(
-            upload, name, private=private, token=token, create_pr=create_pr, commit_message=commit_message
+            upload,
+            name,
+            private=private,
+            token=token,
+            revision=revision,
+            tag=tag,
+            create_pr=create_pr,
+            commit_message=commit_message,
         )

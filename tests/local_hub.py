@@ -1,4 +1,4 @@
-"""A Hub on this machine: as much of its protocol as models and Spaces take, and its faults."""
+"""A Hub on this machine: as much of its protocol as models, Spaces and datasets take, and its faults."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -28,7 +29,8 @@ class Repository:
     details: dict[str, Any] = field(default_factory=dict)
     titles: list[str] = field(default_factory=list)  # of the commits to main
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # files by path
-    references: dict[str, str] = field(default_factory=dict)
+    references: dict[str, str] = field(default_factory=dict)  # branches and pull requests
+    tags: dict[str, str] = field(default_factory=dict)
 
     def commit(self, title: str, files: dict[str, bytes], reference: str = "main") -> str:
         if reference == "main":
@@ -40,13 +42,15 @@ class Repository:
         return identity
 
     def resolve(self, revision: str) -> str | None:
-        return revision if revision in self.commits else self.references.get(revision)
+        return revision if revision in self.commits else (self.references | self.tags).get(revision)
 
 
 @dataclass
 class LocalHub:
     address: str = ""
-    repositories: dict[str, Repository] = field(default_factory=dict)  # "user/name", or "spaces/user/name"
+    repositories: dict[str, Repository] = field(
+        default_factory=dict
+    )  # "user/name", "spaces/user/name" or "datasets/user/name"
     large: dict[str, bytes] = field(default_factory=dict)  # by SHA-256
     requests: list[tuple[str, str]] = field(default_factory=list)
     faults: list[tuple[str, int]] = field(default_factory=list)  # pattern of the path, and status; 0 drops it half way
@@ -120,7 +124,7 @@ def serve_hub() -> Iterator[LocalHub]:
             if parts[0] == "api":
                 kind, user, name = parts[1:4]
                 return f"{'' if kind == 'models' else kind + '/'}{user}/{name}", parts[4:]
-            count = 3 if parts[0] == "spaces" else 2
+            count = 3 if parts[0] in ("spaces", "datasets") else 2
             return "/".join(parts[:count]), parts[count:]
 
         def do_POST(self) -> None:
@@ -178,6 +182,12 @@ def serve_hub() -> Iterator[LocalHub]:
                 repository.references.setdefault(rest[1], repository.references["main"])
                 self.answer({}, 409 if existed else 200)
                 return
+            if rest[0] == "tag":
+                identity = repository.resolve(rest[1])
+                assert identity is not None
+                existed = repository.tags.setdefault(json.loads(body)["tag"], identity) != identity
+                self.answer({}, 409 if existed else 200)
+                return
             parent = repository.resolve(rest[1])
             files = dict(repository.commits[parent]) if parent else {}
             title = ""
@@ -225,6 +235,12 @@ def serve_hub() -> Iterator[LocalHub]:
             repository = self.repository(name)
             if repository is None:
                 return
+            if rest == ["refs"]:
+                tags = [
+                    {"name": tag, "ref": f"refs/tags/{tag}", "targetCommit": c} for tag, c in repository.tags.items()
+                ]
+                self.answer({"branches": [], "converts": [], "tags": tags})
+                return
             revision = rest[1] if len(rest) > 1 else "main"
             identity = repository.resolve(revision)
             if identity is None:
@@ -232,7 +248,7 @@ def serve_hub() -> Iterator[LocalHub]:
                 return
             files = repository.commits[identity]
             if rest[:1] == ["tree"]:
-                self.answer([{"type": "file", "path": p, "size": len(c), "oid": "0" * 40} for p, c in files.items()])
+                self.send_tree(files, "".join(f"{part}/" for part in rest[2:]))
             elif rest[:1] == ["resolve"]:
                 self.send_file(files.get("/".join(rest[2:])), identity, "/".join(rest[2:]))
             else:
@@ -240,6 +256,19 @@ def serve_hub() -> Iterator[LocalHub]:
                 self.answer({"id": name, "sha": identity, "siblings": siblings, "private": repository.private})
 
         do_HEAD = do_GET  # noqa: N815
+
+        def send_tree(self, files: dict[str, bytes], folder: str) -> None:
+            """Lists the files and folders in a folder, and on demand those in its folders."""
+            below = {path: len(content) for path, content in files.items() if path.startswith(folder)}
+            folders = {str(parent) for path in below for parent in PurePosixPath(path).parents} - {"."}
+            entries: list[dict[str, Any]] = [{"type": "file", "path": path, "size": below[path]} for path in below]
+            entries += [{"type": "directory", "path": path} for path in folders if path.startswith(folder)]
+            if "recursive=true" not in self.path.lower():
+                entries = [entry for entry in entries if "/" not in entry["path"].removeprefix(folder)]
+            if folder and not entries:
+                self.refuse(404, "EntryNotFound")
+            else:
+                self.answer([{**entry, "oid": "0" * 40} for entry in entries])
 
         def send_file(self, content: bytes | None, identity: str, path: str) -> None:
             if content is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ from PIL import Image
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.cli.main import main, make_parser
+from glcic_hub.images.masks import dilate
 from tests.conftest import LAUNCH_TWO, TWO_PROCESSES, make_hole, make_photo, make_unreadable
 
 Run = Callable[..., tuple[int, str, str]]
@@ -54,6 +57,63 @@ def test_blending_and_inverted_mask(run: Run, pipe: GLCICPipeline, photo_file: P
     code, _, _ = run(photo_file, inverted, "-o", out, "--invert-mask", "--blend", "poisson")
     assert code == 0
     assert np.array_equal(pixels(out), pipe(pixels(photo_file), mask, blend="poisson"))
+
+
+def test_holes_grow(run: Run, pipe: GLCICPipeline, tmp_path: Path, photo_file: Path, mask_file: Path) -> None:
+    """By all pixels within the distance, in a file and in a folder, after the mask was inverted."""
+    grown = dilate(pixels(mask_file) > 0, 3)
+    expected = pipe(pixels(photo_file), grown)
+    inverted = mask_file.with_name("inverted.png")
+    Image.fromarray(255 - pixels(mask_file)).save(inverted)
+    row = tmp_path / "row.png"
+    options = ["--grow", "3", "--invert-mask"]
+    assert run(photo_file, inverted, "-o", tmp_path / "out.png", "--comparison", row, *options)[0] == 0
+    assert np.array_equal(pixels(tmp_path / "out.png"), expected)
+    assert (pixels(row)[:, : grown.shape[1]][grown] == 255).all()
+    (tmp_path / "images").mkdir()
+    shutil.copy(photo_file, tmp_path / "images" / "a.png")
+    assert run(tmp_path / "images", inverted, "-o", tmp_path / "results", *options)[0] == 0
+    assert np.array_equal(pixels(tmp_path / "results" / "a.png"), expected)
+    code, _, err = run(photo_file, mask_file, "-o", tmp_path / "other.png", "--grow", "-1")
+    assert code == 1 and "a hole grows by 0 pixels or more, not by -1" in err
+    with pytest.raises(SystemExit):
+        run(photo_file, "--mask-from-alpha", "--grow", "3", "-o", tmp_path / "other.png")
+
+
+def test_standard_input_and_output(
+    model_folder: Path,
+    pipe: GLCICPipeline,
+    photo_file: Path,
+    mask_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    """Through a pipe, in which nothing can be looked for twice; nothing but the image is on standard output."""
+
+    def complete(content: bytes, *arguments: str | Path) -> tuple[int, bytes, str]:
+        reader, writer = os.pipe()
+        os.write(writer, content)
+        os.close(writer)
+        fixed = ["--model", str(model_folder), "--device", "cpu", "--dtype", "float32"]
+        with os.fdopen(reader) as pipe_in:
+            monkeypatch.setattr("sys.stdin", pipe_in)
+            code = main(["complete", "-", *map(str, arguments), *fixed])
+        captured = capsysbinary.readouterr()
+        return code, captured.out, captured.err.decode()
+
+    row = photo_file.with_name("row.png")
+    expected = pipe(pixels(photo_file), pixels(mask_file))
+    code, out, err = complete(photo_file.read_bytes(), mask_file, "-o", "-", "--comparison", row)
+    assert (code, err) == (0, f"wrote {row}\n") and row.exists()
+    with Image.open(io.BytesIO(out)) as image:
+        assert image.format == "PNG" and np.array_equal(np.asarray(image), expected)
+    to_file = photo_file.with_name("out.png")
+    assert complete(photo_file.read_bytes(), mask_file, "-o", to_file) == (0, f"wrote {to_file}\n".encode(), "")
+    assert np.array_equal(pixels(to_file), expected)
+    code, out, err = complete(b"nothing", mask_file, "-o", "-")
+    assert (code, out) == (1, b"") and err.startswith("glcic: error: cannot read ") and "not an image" in err
+    with pytest.raises(SystemExit):
+        main(["complete", str(photo_file.parent), str(mask_file), "-o", "-"])
 
 
 def test_without_detail(run: Run, pipe: GLCICPipeline, photo_file: Path, mask_file: Path) -> None:

@@ -22,6 +22,7 @@ from glcic_hub.data.photographs import (
     Stream,
     Table,
     UnreadableError,
+    contents_digest,
     hold_out,
     measure_mean_pixel,
     open_photographs,
@@ -251,6 +252,27 @@ def test_streams_are_split_and_resumed(shards: Path, workers: int) -> None:
                 assert all(torch.equal(one[key], other[key]) for key in KEYS)
     assert not seen[0] & seen[1]
     assert seen[0] | seen[1] == set(range(0, 240, 10)) - {70}
+
+
+def test_folders_that_name_masks(tmp_path: Path) -> None:
+    """As `datasets` defines it, the masks are no photographs; a folder of captions stays a folder."""
+    lines = []
+    for index in range(3):
+        for kind in ("images", "masks"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / kind / f"{index}.png").write_bytes(image_bytes(10 * index))
+        lines.append(f'{{"file_name": "images/{index}.png", "mask_file_name": "masks/{index}.png"}}\n')
+    (tmp_path / "metadata.jsonl").write_text("".join(lines))
+    indexed, streamed = open_photographs(tmp_path), open_photographs(tmp_path, stream=True)
+    assert isinstance(indexed, Table) and isinstance(streamed, Stream) and indexed.has_masks
+    assert [photograph.file for photograph in indexed] == [tmp_path / "images" / f"{index}.png" for index in range(3)]
+    assert [photograph.mask for photograph in indexed] == [tmp_path / "masks" / f"{index}.png" for index in range(3)]
+    assert [Path(photograph.name) for photograph in streamed] == [photograph.file for photograph in indexed]
+    before = contents_digest(tmp_path, indexed)
+    (tmp_path / "masks" / "1.png").write_bytes(b"other")
+    assert contents_digest(tmp_path, indexed) != before
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "images/0.png", "text": "a mask"}\n')
+    assert isinstance(open_photographs(tmp_path), Folder)
 
 
 def test_wrong_places_are_refused(tmp_path: Path, photographs: Folder, shards: Path) -> None:

@@ -35,13 +35,13 @@ from glcic_hub.demo.files import (
     MAX_PIXELS,
     PREVIEW_SIDE,
     complete_file,
-    dilate,
     make_preview,
     new_folder,
     open_photo,
     remove_old,
     snap,
 )
+from glcic_hub.images.masks import dilate
 from glcic_hub.images.samples import load_sample
 from tests.conftest import ENVIRONMENT, ROOT, free_port, make_photo, wait_for_answer
 from tests.local_hub import LocalHub, serve_hub

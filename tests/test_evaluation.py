@@ -28,10 +28,11 @@ from glcic_hub.data.photographs import Photograph, open_photographs
 from glcic_hub.evaluation.evaluate import evaluate
 from glcic_hub.evaluation.methods import ALL_BASELINES, Method, fingerprint, make_methods, model_names, network_methods
 from glcic_hub.evaluation.metrics import METRICS, hole_metrics
-from glcic_hub.evaluation.protocol import Protocol, case_opener, centre_square
+from glcic_hub.evaluation.protocol import Protocol, case_opener, centre_square, default_holes
 from glcic_hub.evaluation.report import as_markdown, differences, estimate, means, write_report
 from glcic_hub.images.masks import random_strokes
 from tests.conftest import CONFIG, ENVIRONMENT, LAUNCH_TWO, ROOT, TWO_PROCESSES, make_network, make_photo
+from tests.local_hub import serve_hub
 
 ORIGINAL = make_photo(40, 50)
 MASK = np.zeros((40, 50), np.uint8)
@@ -160,6 +161,119 @@ def test_holes(tmp_path: Path) -> None:
         again, other = (masks(Protocol(holes, 64, hole_size=(20, 30), seed=seed)) for seed in (0, 1))
         assert all(map(np.array_equal, again, masks(Protocol(holes, 64, hole_size=(20, 30)))))
         assert not all(map(np.array_equal, again, other))
+
+
+def save_set(folder: Path) -> Path:
+    """Photographs with their masks, in the layout that the Hub shows."""
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True)
+    rows = []
+    for index in range(3):
+        rows.append({"file_name": f"images/{index}.png", "mask_file_name": f"masks/{index}.png"})
+        Image.fromarray(make_photo(40, 50, seed=index)).save(folder / rows[-1]["file_name"])
+        Image.fromarray(np.roll(MASK, index, axis=1) * np.uint8(255)).save(folder / rows[-1]["mask_file_name"])
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_photographs_that_come_with_masks(tmp_path: Path) -> None:
+    """The same figures as with a folder of masks; a photograph without its mask, or a lost one, is named."""
+    folder = save_set(tmp_path / "set")
+    photographs, methods = open_photographs(folder), make_methods({}, ["Telea"])
+    assert default_holes(photographs) == "given" and default_holes(open_photographs(folder / "images")) == "rectangles"
+    evaluation = evaluate(photographs, methods, Protocol("given"), tmp_path / "out")
+    assert "3 photographs; whole photographs, the masks that come with them" in as_markdown(evaluation)
+    apart = evaluate(open_photographs(folder / "images"), methods, Protocol(str(folder / "masks")))
+    assert without_times(evaluation.records) == without_times(apart.records)
+    with pytest.raises(ValueError, match=r"not one of 3 photographs could be .*: it comes without a mask"):
+        evaluate(open_photographs(folder / "images"), methods, Protocol("given"))
+    with pytest.raises(ValueError, match="with masks of their own are taken whole and cannot be fitted"):
+        Protocol("given", fit=True)
+    (folder / "images" / "0.png").unlink()
+    with (folder / "metadata.jsonl").open("a") as rows:
+        rows.write(json.dumps({"file_name": "images/1.png", "mask_file_name": None}) + "\n")
+    with pytest.raises(ValueError, match=r"another evaluation \(other photographs, masks\)"):
+        evaluate(open_photographs(folder), methods, Protocol("given"), tmp_path / "out")
+    failures = evaluate(open_photographs(folder), methods, Protocol("given")).failures
+    assert [failure["photograph"] for failure in failures] == ["0.png", "1.png"]
+    assert "no file" in failures[0]["error"] and failures[1]["error"] == "it comes without a mask"
+
+
+def test_a_set_on_the_hub(tmp_path: Path) -> None:
+    """Measured by its name as by its folder."""
+    folder = save_set(tmp_path / "set")
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")}
+    with serve_hub() as hub:
+        hub.add("datasets/user/set", files)
+        environment = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+        command = [sys.executable, "-m", "glcic_hub", "evaluate", "user/set", "-o", str(tmp_path / "out")]
+        done = subprocess.run(
+            [*command, "--baselines", "Telea"], env={**ENVIRONMENT, **environment}, cwd=ROOT, capture_output=True,
+            text=True, timeout=200, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "3 photographs; whole photographs, the masks that come with them" in done.stdout
+    lines = (tmp_path / "out" / "records-0.jsonl").read_text().splitlines()
+    found = [record for record in map(json.loads, lines) if record["method"] == "Telea"]
+    here = evaluate(open_photographs(folder), make_methods({}, ["Telea"]), Protocol("given"))
+    assert without_times(found) == without_times(here.records)
+
+
+def test_results_of_other_tools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Measured as they are, beside ours; what is missing or of another size is named in a line."""
+    folder, results = save_set(tmp_path / "set"), tmp_path / "results"
+    results.mkdir()
+    for index, name in enumerate(("0.png", "1_mask001.png", "2.png")):
+        Image.fromarray(make_photo(40, 50, seed=9 + index)).save(results / name)
+    arguments = ["evaluate", str(folder), "--baselines", "Telea", "--completed", f"LaMa={results}"]
+    assert main([*arguments, "-o", str(tmp_path / "out")]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| LaMa |"))
+    assert row.endswith("| - |")  # nobody knows the seconds
+    lines = (tmp_path / "out" / "records-0.jsonl").read_text().splitlines()
+    records = [record for record in map(json.loads, lines) if record["method"] == "LaMa"]
+    for index, record in enumerate(records):
+        mask = np.roll(MASK, index, axis=1)
+        figures = hole_metrics(make_photo(40, 50, seed=index), make_photo(40, 50, seed=9 + index), mask)
+        assert record["photograph"] == f"{index}.png" and record["seconds"] is None
+        assert {name: record[name] for name in figures} == pytest.approx(figures)
+
+    Image.new("RGB", (30, 20)).save(results / "0.png")
+    (results / "2.png").unlink()
+    assert main(arguments) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert errors == [
+        "glcic: error: 0.png: LaMa: 0.png has 30x20 pixels, and the photograph 50x40",
+        f"glcic: error: 2.png: LaMa: {results} holds no image called 2",
+    ]
+    for wrong, message in (
+        ([f"LaMa={tmp_path / 'nothing'}"], "no folder"),
+        ([f"LaMa={ROOT / 'docs'}"], "holds none of the photographs completed, such as 0.png"),
+        ([f"Telea={results}"], "cannot be called Telea, as a method is"),
+        ([f"a={results}", "--completed", f"a={results}"], "two folders of --completed have the same name"),
+        ([f"a={results}", "--holes", "centre"], "has holes that are in no file here"),
+    ):
+        assert main([*arguments[:4], "--completed", *wrong]) == 1
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*arguments, "--completed", str(results)])
+    assert "give a name and a folder, such as LaMa=results/lama" in capsys.readouterr().err
+    (folder / "images" / "0.jpg").write_bytes((folder / "images" / "0.png").read_bytes())
+    with pytest.raises(ValueError, match="several photographs are called 0, so their results cannot be told apart"):
+        photographs = open_photographs(folder / "images")
+        evaluate(photographs, {}, Protocol(str(folder / "masks")), completed={"a": results})
+
+
+def test_the_page_makes_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of docs/evaluation.md, run: its set gives what the holes it was drawn with give."""
+    photographs = open_photographs(save_photographs(tmp_path / "photographs", 2))
+    code = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(code.replace('Protocol("strokes")', 'Protocol("strokes", 64)'), {})
+    methods = make_methods({}, ["Telea"])
+    first = evaluate(open_photographs(tmp_path / "benchmark"), methods, Protocol("given")).records
+    second = evaluate(photographs, methods, Protocol("strokes", 64)).records
+    names = ("psnr", "ssim", "texture")
+    assert [[record[name] for name in names] for record in first] == [[r[name] for name in names] for r in second]
 
 
 def test_strokes_are_the_same_everywhere() -> None:

@@ -220,6 +220,19 @@ def test_branches_and_subfolders(
     assert client(model="user/model", revision="v2") == digests(pipe)
     assert hub.files("user/model")["model.safetensors"] == (PRETRAINED / "model.safetensors").read_bytes()
 
+    tagged = {"revision": "v2", "tag": "v2.1"}
+    assert "commit" in client(model=str(PRETRAINED), push_to="user/model", push_options=tagged)["address"]
+    client(model=str(model_folder), push_to="user/model", push_options={"revision": "v2"})
+    assert client(model="user/model", revision="v2.1")["weights"] == client(model="user/model")["weights"]
+    assert client(model="user/model", revision="v2") == digests(pipe)
+    count = len(hub.repositories["user/model"].commits)
+    for options, sentence in (
+        ({"tag": "v2.1"}, "ValueError: user/model has the tag v2.1 already, and tags stay; give another"),
+        ({"tag": "v3", "create_pr": True}, "ValueError: a pull request is not tagged; merge it"),
+    ):
+        answer = client(model=str(model_folder), push_to="user/model", push_options=options)
+        assert answer["error"].startswith(sentence) and len(hub.repositories["user/model"].commits) == count
+
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "README.md").write_text("my words about path/of/this/folder")
@@ -415,12 +428,13 @@ def test_glcic_push(
     (folder / "secret.txt").write_text("x")
     environment = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "glcic_hub", "push", str(folder), "model", "-m", "mine"],
+        [sys.executable, "-m", "glcic_hub", "push", str(folder), "model", "-m", "mine", "--tag", "v1"],
         env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"uploaded: {hub.address}/user/model/commit/" in done.stdout
     assert hub.repositories["user/model"].titles == ["mine"]
+    assert hub.repositories["user/model"].tags == {"v1": hub.repositories["user/model"].references["main"]}
     files = hub.files("user/model")
     assert set(files) == {"config.json", "model.safetensors", "README.md", "before-after.jpg"}
     assert files["README.md"] == b'from_pretrained("user/model")'
@@ -431,6 +445,9 @@ def test_glcic_push(
     assert "not a directory" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["push", "user/model"])
+    with pytest.raises(SystemExit):
+        main(["push", "--space", "user/demo", "--tag", "v1"])
+    assert "--revision and --tag are for a model" in capsys.readouterr().err
 
 
 def test_a_space_in_one_command(hub: LocalHub, tmp_path: Path) -> None:

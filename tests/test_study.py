@@ -172,6 +172,32 @@ def test_what_cannot_be_in_a_study(study: Study, tmp_path: Path) -> None:
     assert "| [2J a / bxxx" in results_as_markdown(study, results(study))
 
 
+def test_results_of_other_tools_are_shown(study: Study, tmp_path: Path) -> None:
+    """Of their images the hole alone, as a change elsewhere would give them away."""
+    photographs, masks, completed = (tmp_path / name for name in ("photographs", "masks", "completed"))
+    mask = np.zeros((70, 90), np.uint8)
+    mask[20:40, 30:60] = 255
+    for folder in (masks, completed):
+        folder.mkdir()
+    for index in range(12):
+        Image.fromarray(mask).save(masks / f"{index}.png")
+        Image.fromarray(255 - make_photo(70, 90, seed=index)).save(completed / f"{index}.png")
+    arguments: dict[str, Any] = {"protocol": Protocol(str(masks)), "completed": {"LaMa": completed}}
+    assert prepare_study(tmp_path / "new", open_photographs(photographs), {}, **arguments) == []
+    with closing(sqlite3.connect(tmp_path / "new" / "study.sqlite3")) as database:
+        rows = database.execute("SELECT name, kind, token FROM images").fetchall()
+    for name, kind, token in rows:
+        seed = int(Path(name).stem)
+        photo = make_photo(70, 90, seed=seed)
+        expected = photo if kind == "real" else np.where(mask[..., None] > 0, 255 - photo, photo)
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "images" / f"{token}.png")), expected)
+    assert Study(tmp_path / "new").kinds() == ["real", "LaMa"]
+    with pytest.raises(ValueError, match="cannot be called real"):
+        prepare_study(
+            tmp_path / "other", open_photographs(photographs), {}, Protocol(str(masks)), completed={"real": completed}
+        )
+
+
 def test_shares_and_their_intervals() -> None:
     share = Share(77, 100)
     expected = binomtest(77, 100).proportion_ci(method="wilson")

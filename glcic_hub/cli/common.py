@@ -6,15 +6,19 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from glcic_hub.data.photographs import Photograph
     from glcic_hub.evaluation.protocol import Protocol
     from glcic_hub.pipeline import GLCICPipeline
 
 OK, FAILED, PREEMPTED, INTERRUPTED = 0, 1, 75, 130
 
-PHOTOGRAPHS_HELP = "photographs that no model was trained on: a folder, or a dataset as of glcic train --data"
+PHOTOGRAPHS_HELP = (
+    "photographs that no model was trained on: a folder, or a dataset as of glcic train --data; it may hold masks"
+)
 
 
 def say(line: str) -> None:
@@ -76,10 +80,17 @@ def add_methods(parser: argparse.ArgumentParser, baselines: Sequence[str]) -> No
         help=f"of {', '.join(ALL_BASELINES)}; or all (default: {', '.join(baselines) or 'none'})",
     )
     parser.add_argument(
+        "--completed",
+        action="append",
+        type=_named_folder,
+        default=[],
+        metavar="NAME=FOLDER",
+        help="what another tool has completed, in images of the same names and sizes; repeat for more",
+    )
+    parser.add_argument(
         "--holes",
-        default="rectangles",
         metavar="KIND|FOLDER",
-        help=f"{', '.join(HOLES)}, or a folder of masks of the same names (default: rectangles)",
+        help=f"{', '.join(HOLES)}, or a folder of masks of the same names (default: given if there are masks)",
     )
     parser.add_argument("--size", type=int, default=256, metavar="N", help="side of the centre squares (default: 256)")
     parser.add_argument("--fit", action="store_true", help="scale photographs to that size instead of cropping them")
@@ -90,11 +101,28 @@ def add_methods(parser: argparse.ArgumentParser, baselines: Sequence[str]) -> No
     add_device(parser)
 
 
-def make_protocol(options: argparse.Namespace) -> Protocol:
+def make_protocol(options: argparse.Namespace, photographs: Sequence[Photograph]) -> Protocol:
     """Says which holes are measured, and in which part of photographs."""
-    from glcic_hub.evaluation.protocol import Protocol
+    from glcic_hub.evaluation.protocol import Protocol, default_holes
 
-    return Protocol(options.holes, options.size, tuple(options.hole_size), options.seed, options.fit)
+    holes = options.holes or default_holes(photographs)
+    return Protocol(holes, options.size, tuple(options.hole_size), options.seed, options.fit)
+
+
+def completed_by_others(options: argparse.Namespace) -> dict[str, Path]:
+    """Lists the folders of what other tools have completed, by name."""
+    folders = dict(options.completed)
+    if len(folders) < len(options.completed):
+        raise ValueError("two folders of --completed have the same name; give each its own")
+    return folders
+
+
+def _named_folder(text: str) -> tuple[str, Path]:
+    """Reads a name and a folder."""
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"give a name and a folder, such as LaMa=results/lama, not {text!r}")
+    return name, Path(folder)
 
 
 def load_models(options: argparse.Namespace) -> dict[str, GLCICPipeline]:

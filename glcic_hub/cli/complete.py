@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import warnings
+import sys
+import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from glcic_hub.cli.common import FAILED, OK, add_model, load_pipeline, say
 from glcic_hub.images.files import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+STREAM = Path("-")
+"""Standard input, or standard output."""
+
+STREAMED_AS = Path("standard output.png")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `glcic complete`."""
     parser.set_defaults(run=lambda options: _run(parser, options))
-    parser.add_argument("image", type=Path, nargs="?", metavar="IMAGE", help="an image, or a folder of images")
+    parser.add_argument(
+        "image", type=Path, nargs="?", metavar="IMAGE", help="an image, or a folder of images; - for standard input"
+    )
     parser.add_argument(
         "mask",
         type=Path,
@@ -22,10 +34,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="white = complete; for a folder of images, one mask for all or a folder of masks, by name",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="OUT", help="a file; for a folder of images a folder"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="a file; for a folder of images a folder; - for a PNG on standard output",
     )
     parser.add_argument("--mask-from-alpha", action="store_true", help="complete the transparent pixels; no MASK")
     parser.add_argument("--invert-mask", action="store_true", help="black = complete")
+    parser.add_argument("--grow", type=int, default=0, metavar="N", help="pixels by which the hole grows (default: 0)")
     parser.add_argument("--sample", metavar="NAME", help="coffee, chelsea, astronaut or rocket; no IMAGE, no MASK")
     parser.add_argument(
         "--detail",
@@ -58,7 +76,9 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     expected = [] if options.sample else ["image"] if options.mask_from_alpha else ["image", "mask"]
     if given != expected or (options.sample and options.mask_from_alpha):
         parser.error("give IMAGE and MASK, or IMAGE and --mask-from-alpha, or --sample NAME")
-    if options.image is not None and options.image.is_dir():
+    if options.grow and options.mask_from_alpha:
+        parser.error("--grow is for a MASK: transparent pixels are completed as they are")
+    if options.image is not None and options.image != STREAM and options.image.is_dir():
         return _complete_folder(parser, options)
     return _complete_image(options)
 
@@ -66,45 +86,63 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 def _complete_image(options: argparse.Namespace) -> int:
     from glcic_hub.images.before_after import row_size, side_by_side
     from glcic_hub.images.files import check_fits, check_output, check_sides, load_image, save_image
+    from glcic_hub.images.masks import dilate, open_mask
     from glcic_hub.images.processing import open_image
     from glcic_hub.images.samples import load_sample
 
     for path in (options.image, options.mask):
-        if path is not None and not path.exists():
+        if path is not None and not (path.exists() or (path is options.image and path == STREAM)):
             raise FileNotFoundError(f"no file or folder {path}")
     outputs = [path for path in (options.output, options.comparison) if path is not None]
     for path in outputs:
-        check_output(path, overwrite=options.overwrite)
+        if path != STREAM:
+            check_output(path, overwrite=options.overwrite)
     if len({path.resolve() for path in outputs}) < len(outputs):
         raise ValueError(f"{options.comparison} cannot hold both the result and the comparison")
     if options.sample:
         image, mask = load_sample(options.sample)
     else:
-        image, mask = load_image(options.image, max_pixels=options.max_pixels), options.mask
+        source = sys.stdin.buffer if options.image == STREAM else options.image
+        image, mask = load_image(source, max_pixels=options.max_pixels), options.mask
     open_image(image)  # says first what is wrong with the image itself
-    check_fits(options.output, image)
+    check_fits(STREAMED_AS if options.output == STREAM else options.output, image)
     if options.comparison is not None:
         check_sides(options.comparison, row_size(image))
-    names = ("detail", "blend", "invert_mask", "large_holes", "max_pixels")
+    hole = None
+    if mask is not None:
+        hole = dilate(open_mask(mask, invert=options.invert_mask, max_pixels=options.max_pixels), options.grow)
+    names = ("detail", "blend", "large_holes", "max_pixels")
     settings = {name: getattr(options, name) for name in names}
-    completed = load_pipeline(options)(image, mask, **settings)
+    completed = load_pipeline(options)(image, hole, invert_mask=options.invert_mask and hole is None, **settings)
     results = [completed]
     if options.comparison is not None:  # before the result may overwrite the image or the mask
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the mask, which was read before
-            reading = {"invert_mask": options.invert_mask, "max_pixels": options.max_pixels}
-            results.append(side_by_side(image, mask, completed, **reading))
+        results.append(side_by_side(image, hole, completed))
     for result, path in zip(results, outputs, strict=True):
-        save_image(result, path, overwrite=options.overwrite)
-        print(f"wrote {path}")
+        if path == STREAM:
+            _write_to_standard_output(result)
+        else:
+            save_image(result, path, overwrite=options.overwrite)
+            print(f"wrote {path}", file=sys.stderr if options.output == STREAM else sys.stdout)
     if options.output.suffix.lower() in (".jpg", ".jpeg"):
         say("note: JPEG changes pixels outside the hole, too; write a .png to keep them")
     return OK
 
 
+def _write_to_standard_output(image: Image) -> None:
+    from glcic_hub.images.files import save_image
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / STREAMED_AS
+        save_image(image, file)
+        sys.stdout.buffer.write(file.read_bytes())
+        sys.stdout.buffer.flush()
+
+
 def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.comparison is not None:
         parser.error("--comparison is for a single image")
+    if options.output == STREAM:
+        parser.error("-o - is for a single image")
     from glcic_hub.batch import complete_folder
     from glcic_hub.distributed import join_processes
 
@@ -119,6 +157,7 @@ def _complete_folder(parser: argparse.ArgumentParser, options: argparse.Namespac
         detail=options.detail,
         blend=options.blend,
         invert_mask=options.invert_mask,
+        grow=options.grow,
         large_holes=options.large_holes,
         max_pixels=options.max_pixels,
         overwrite=options.overwrite,

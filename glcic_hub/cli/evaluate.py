@@ -11,6 +11,7 @@ from glcic_hub.cli.common import (
     PHOTOGRAPHS_HELP,
     add_methods,
     baselines,
+    completed_by_others,
     load_models,
     make_protocol,
     needs,
@@ -45,7 +46,8 @@ def _run(options: argparse.Namespace) -> int:
     models = load_models(options)
     methods = make_methods(models, baselines(options))
     settings = {"where": options.photographs, "models": {name: fingerprint(pipe) for name, pipe in models.items()}}
-    evaluation = evaluate(photographs, methods, make_protocol(options), options.output, settings)
+    protocol = make_protocol(options, photographs)
+    evaluation = evaluate(photographs, methods, protocol, options.output, settings, completed_by_others(options))
     accelerator.end_training()
     if not accelerator.is_main_process:
         return OK

@@ -16,6 +16,8 @@ def add_push_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="USER/NAME", help="on the Hub; made if it does not exist")
     parser.add_argument("--space", action="store_true", help="make a Gradio Space of the demo")
     parser.add_argument("--private", action=argparse.BooleanOptionalAction, help="of a new repository")
+    parser.add_argument("--revision", metavar="BRANCH", help="commit to this branch, made if it does not exist")
+    parser.add_argument("--tag", metavar="NAME", help="tag the commit, to load the model by; a new name")
     parser.add_argument("--create-pr", action="store_true", help="propose it as a pull request")
     parser.add_argument("-m", "--message", help="of the commit")
 
@@ -23,6 +25,8 @@ def add_push_options(parser: argparse.ArgumentParser) -> None:
 def _push(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.space != (options.model is None):
         parser.error("give FOLDER and USER/NAME, or --space and USER/NAME")
+    if options.space and (options.revision or options.tag):
+        parser.error("--revision and --tag are for a model: a Space runs what is on its main branch")
     from glcic_hub.demo.space import push_space
     from glcic_hub.publish import push_model
 
@@ -33,7 +37,7 @@ def _push(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         if options.space:
             address = push_space(options.name, **settings)
         else:
-            address = push_model(options.model, options.name, **settings)
+            address = push_model(options.model, options.name, revision=options.revision, tag=options.tag, **settings)
     print(f"uploaded: {address}")
     return OK
 

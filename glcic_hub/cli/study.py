@@ -10,6 +10,7 @@ from glcic_hub.cli.common import (
     PHOTOGRAPHS_HELP,
     add_methods,
     baselines,
+    completed_by_others,
     load_models,
     make_protocol,
     needs,
@@ -46,7 +47,8 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         check_new(options.folder)  # before models are downloaded
         shown = make_methods(load_models(options), baselines(options), default_methods)
         photographs = open_photographs(options.photographs)
-        for failure in prepare_study(options.folder, photographs, shown, make_protocol(options), options.count):
+        protocol, completed = make_protocol(options, photographs), completed_by_others(options)
+        for failure in prepare_study(options.folder, photographs, shown, protocol, options.count, completed):
             say(f"error: not used: {failure}")
     study = Study(options.folder)
     if options.results:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from glcic_hub.files import first_line
 from glcic_hub.images.exif import orientation_of
-from glcic_hub.images.files import READ_FORMATS
+from glcic_hub.images.files import IMAGE_SUFFIXES, READ_FORMATS
 from glcic_hub.images.folders import find_images
 from glcic_hub.images.processing import open_image, to_uint8, turn_upright
 
@@ -28,6 +28,8 @@ MEAN_PIXEL_SAMPLE = 10_000
 MEAN_PIXEL_STREAM_SAMPLE = 1_000
 SHUFFLE_BUFFER = 1_000
 SHARD_SUFFIXES = (".tar", ".parquet")
+METADATA_FILE, MASK_COLUMN = "metadata.jsonl", "mask"
+"""Of the layout `imagefolder` of `datasets`: its `mask_file_name` becomes a column `mask`."""
 
 # What draws what, so that no two generators start from the same numbers; `data.py` has the others.
 HELD_OUT_DRAW, SHUFFLE_DRAW = 3, 4
@@ -39,6 +41,8 @@ class Photograph(NamedTuple):
     name: str
     file: Path | bytes | str
     """A file, its content, or an address that `fsspec` opens."""
+    mask: Path | bytes | str | None = None
+    """The mask that comes with it, likewise, white = hole."""
 
 
 class UnreadableError(ValueError):
@@ -65,11 +69,12 @@ class Folder(Sequence[Photograph]):
 
 
 class Table(Sequence[Photograph]):
-    """The photographs of a dataset of the `datasets` library that lies on disk."""
+    """The photographs of a dataset of the `datasets` library that lies on disk, with their masks if it has them."""
 
     def __init__(self, dataset: datasets.Dataset, column: str) -> None:
         self.dataset = dataset
         self.column = column
+        self.has_masks = MASK_COLUMN in dataset.column_names
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -133,7 +138,13 @@ def _from_row(row: dict[str, Any], column: str, fallback: str | None = None) -> 
     content, path = entry["bytes"], entry["path"]
     # A row of a stream has no number that it keeps, but its content.
     name = path or fallback or f"the image of SHA-1 {hashlib.sha1(content).hexdigest()}"
-    return Photograph(name, content if content is not None else str(path) if "://" in str(path) else Path(path))
+    mask = row.get(MASK_COLUMN)
+    return Photograph(name, _place_of(entry), None if mask is None else _place_of(mask))
+
+
+def _place_of(entry: dict[str, Any]) -> Path | bytes | str:
+    content, path = entry["bytes"], entry["path"]
+    return content if content is not None else str(path) if "://" in str(path) else Path(path)
 
 
 @overload
@@ -149,8 +160,9 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
 
     Args:
         where: A folder of photographs; or what `datasets.load_dataset` opens, `user/name` on the Hub or a folder of
-            Parquet files or tar shards (WebDataset), of which the first column of images is taken. `name:split`
-            takes another split than `train`.
+            Parquet files, of tar shards (WebDataset), or with a `metadata.jsonl` that has `mask_file_name`. Of a
+            dataset the first column of images is taken, and one called `mask` for the masks. `name:split` takes
+            another split than `train`.
         stream: Read a dataset as it comes, instead of downloading and indexing it first.
 
     Raises:
@@ -160,7 +172,9 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
     """
     name, split = _name_and_split(where)
     folder = Path(name)
-    if folder.is_dir():
+    if folder.is_dir() and _names_masks(folder):
+        pass
+    elif folder.is_dir():
         try:
             return Folder(folder)
         except ValueError:  # it holds no images
@@ -181,11 +195,26 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
     except Exception as error:  # of the many file systems and formats that `datasets` reads
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
         raise kind(f"cannot open the dataset {where}: {first_line(error)}") from None
-    columns = [column for column, feature in (dataset.features or {}).items() if isinstance(feature, datasets.Image)]
+    images = [column for column, feature in (dataset.features or {}).items() if isinstance(feature, datasets.Image)]
+    columns = [column for column in images if column != MASK_COLUMN][:1]
     if not columns:
         raise ValueError(f"the dataset {where} has no column of images: {', '.join(dataset.features or ['none'])}")
-    dataset = dataset.select_columns(columns[:1]).cast_column(columns[0], datasets.Image(decode=False))
+    if MASK_COLUMN in images:
+        columns.append(MASK_COLUMN)
+    dataset = dataset.select_columns(columns)
+    for column in columns:
+        dataset = dataset.cast_column(column, datasets.Image(decode=False))
     return Stream(dataset, columns[0]) if stream else Table(dataset, columns[0])
+
+
+def _names_masks(folder: Path) -> bool:
+    """Tells whether a folder, or one of its folders of splits, names masks in its metadata."""
+    for file in (folder / METADATA_FILE, *folder.glob(f"*/{METADATA_FILE}")):
+        if file.is_file():
+            with file.open(encoding="utf-8", errors="replace") as lines:
+                if f'"{MASK_COLUMN}_file_name"' in lines.readline():
+                    return True
+    return False
 
 
 def _name_and_split(where: str | Path) -> tuple[str, str]:
@@ -211,7 +240,11 @@ def contents_digest(where: str | Path, photographs: Sequence[Photograph] | Strea
     files = (
         photographs.paths
         if isinstance(photographs, Folder)
-        else sorted(path for path in folder.rglob("*") if path.suffix in SHARD_SUFFIXES)
+        else sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix in SHARD_SUFFIXES or path.suffix in IMAGE_SUFFIXES or path.name == METADATA_FILE
+        )
     )
     lines = [split, *(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)]
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
@@ -226,7 +259,7 @@ def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of broken EXIF and odd palettes, once a photograph and worker
-            with Image.open(file_of(photograph), formats=READ_FORMATS) as image:
+            with Image.open(file_of(photograph.file), formats=READ_FORMATS) as image:
                 image.draft("RGB", (short_side, short_side))
                 if image.mode[0] in "IF":  # Pillow makes 16-bit and float images white or black
                     return Image.fromarray(to_uint8(open_image(image).whole()))
@@ -236,13 +269,13 @@ def open_rgb(photograph: Photograph, short_side: int) -> Image.Image:
         raise UnreadableError(f"cannot read the photograph {photograph.name}: {first_line(error)}") from None
 
 
-def file_of(photograph: Photograph) -> Path | io.BytesIO:
-    """Returns what Pillow can open: the file, or its content, fetched if it is remote."""
-    if isinstance(photograph.file, Path):
-        return photograph.file
-    if isinstance(photograph.file, bytes):
-        return io.BytesIO(photograph.file)
-    with fsspec.open(photograph.file, "rb") as remote:
+def file_of(place: Path | bytes | str) -> Path | io.BytesIO:
+    """Returns what Pillow can open of where a photograph or mask is: the file, or its content, fetched if remote."""
+    if isinstance(place, Path):
+        return place
+    if isinstance(place, bytes):
+        return io.BytesIO(place)
+    with fsspec.open(place, "rb") as remote:
         return io.BytesIO(remote.read())
 
 

@@ -20,7 +20,6 @@ from glcic_hub.demo.files import (
     RESULT_PREFIX,
     SUFFIXES,
     completed_path,
-    dilate,
     make_preview,
     new_folder,
     open_photo,
@@ -29,6 +28,7 @@ from glcic_hub.demo.files import (
 )
 from glcic_hub.images.boxes import Box
 from glcic_hub.images.files import READ_FORMATS, save_image
+from glcic_hub.images.masks import dilate
 from glcic_hub.images.processing import OpenedImage, Patch, open_image, to_unit
 from glcic_hub.pipeline import GLCICPipeline
 

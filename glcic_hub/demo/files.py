@@ -20,7 +20,7 @@ from glcic_hub.completion.coarse_to_fine import out_of_reach
 from glcic_hub.files import first_line
 from glcic_hub.images.boxes import Box, bounds
 from glcic_hub.images.files import READ_FORMATS, describe_tiff, load_image, save_image
-from glcic_hub.images.masks import open_mask, transparent_pixels
+from glcic_hub.images.masks import dilate, open_mask, transparent_pixels
 from glcic_hub.images.processing import OpenedImage, open_image, to_uint8
 from glcic_hub.pipeline import GLCICPipeline
 
@@ -183,13 +183,6 @@ def snap(preview: Image.Image, strokes: NDArray[np.bool_]) -> NDArray[np.bool_]:
     found = np.zeros(strokes.shape, bool)
     found[area] = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
     return found if found.any() else strokes
-
-
-def dilate(hole: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """Grows a hole (H, W) by all pixels that are at most so many from it."""
-    if not pixels or not hole.any():
-        return hole
-    return np.asarray(cv2.distanceTransform(1 - hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= pixels)
 
 
 def complete_file(

@@ -22,12 +22,11 @@ from tqdm.auto import tqdm
 from glcic_hub.data.photographs import Folder, Photograph
 from glcic_hub.distributed import join_processes
 from glcic_hub.evaluation import perceptual
-from glcic_hub.evaluation.methods import Method
+from glcic_hub.evaluation.methods import Completion, Method, make_completions
 from glcic_hub.evaluation.metrics import METRICS, Metric, hole_metrics
-from glcic_hub.evaluation.protocol import HOLES, Case, Protocol, case_opener, short_name
+from glcic_hub.evaluation.protocol import GIVEN, HOLES, Case, Protocol, case_opener, short_name
 from glcic_hub.files import first_line, printable, write_text, write_whole
 from glcic_hub.images.folders import find_images
-from glcic_hub.images.processing import to_uint8
 
 SETTINGS_FILE = "evaluation.json"
 PANEL_SIDE = 192
@@ -48,9 +47,9 @@ class Evaluation:
         photographs: How many there were.
         methods: Names in the order of tables, without those that failed on more than half of what others completed.
         records: One for each photograph that a method completed: `photograph` (name), `index`, `method`, `seconds`,
-            and the metrics of `hole_metrics`. With the extra "perceptual" also what `perceptual.compare` gives:
-            `efficientnet`, its distance, and the vectors of the original (`original_vectors`) and of the completed
-            image (`completed_vectors`), as text.
+            and the metrics of `hole_metrics`; `seconds` is NaN for what another tool has completed. With the extra
+            "perceptual" also what `perceptual.compare` gives: `efficientnet`, its distance, and the vectors of the
+            original (`original_vectors`) and of the completed image (`completed_vectors`), as text.
         failures: One for each that it did not: `photograph`, `index`, `method` (empty if the photograph or its mask
             cannot be used), and `error`.
     """
@@ -84,6 +83,7 @@ def evaluate(
     protocol: Protocol,
     output: Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    completed: Mapping[str, Path] | None = None,
 ) -> Evaluation:
     """Completes each photograph's hole by each method, and measures.
 
@@ -95,16 +95,22 @@ def evaluate(
         protocol: Which part of each photograph, and where its hole is.
         output: A folder for the records, JSON lines, and for images; made if it does not exist. None keeps nothing.
         settings: What else tells one run from another, such as the models' names; JSON.
+        completed: What other tools have completed, by name: folders of images of the photographs' names and sizes.
+            The holes must be given or those of a folder.
 
     Raises:
-        ValueError: `output` holds another evaluation, or not a single photograph could be used.
+        FileNotFoundError: No such folder.
+        ValueError: `output` holds another evaluation, not a single photograph could be used, or a folder of
+            `completed` cannot be.
         OSError: `output` cannot be written.
     """
     accelerator = join_processes()
+    completed = completed or {}
+    completions = make_completions(methods, completed, photographs, protocol)
     open_case = case_opener(protocol, photographs)
     done: list[dict[str, Any]] = []
     if output is not None:
-        identity = _identity(photographs, methods, protocol, settings or {})
+        identity = _identity(photographs, list(completions), completed, protocol, settings or {})
         if isinstance(photographs, Folder) and output.resolve().is_relative_to(photographs.folder.resolve()):
             raise ValueError(f"{output} is in the photographs' folder, and its images would be among them")
         if accelerator.is_main_process:
@@ -117,14 +123,14 @@ def evaluate(
 
     # Measure this process's share of the photographs that lack a measurement by any method.
     have = {(record["index"], record["method"]) for record in done if "error" not in record}
-    left = [index for index in range(len(photographs)) if any((index, name) not in have for name in methods)]
+    left = [index for index in range(len(photographs)) if any((index, name) not in have for name in completions)]
     share = left[accelerator.process_index :: accelerator.num_processes]
     own: list[dict[str, Any]] = []
     file = output / f"records-{accelerator.process_index}.jsonl" if output else Path(os.devnull)
     try:
         with file.open("a", encoding="utf-8") as lines:
             for index in tqdm(share, unit="photograph", disable=not accelerator.is_main_process):
-                for record in _measure(open_case, index, methods, output):
+                for record in _measure(open_case, index, completions, output):
                     if (index, record["method"]) in have:  # another method failed on this photograph before
                         continue
                     own.append({"photograph": printable(short_name(photographs, index)), **record})
@@ -132,14 +138,14 @@ def evaluate(
                     lines.flush()
     except OSError as error:
         raise OSError(f"cannot write to {output}: {error.strerror or error}") from None
-    good, failures = _sort_out([*done, *gather_object(own)], list(methods))
+    good, failures = _sort_out([*done, *gather_object(own)], list(completions))
     if not good:
         reason = f"{failures[0]['photograph']}: {failures[0]['error']}" if failures else "there are none"
         raise ValueError(f"not one of {len(photographs)} photographs could be measured; the first, {reason}")
 
     # Means are over what all methods completed; one that fails on most would leave nothing of them.
-    counts = {name: sum(record["method"] == name for record in good) for name in methods}
-    kept = tuple(name for name in methods if 2 * counts[name] >= max(counts.values()))
+    counts = {name: sum(record["method"] == name for record in good) for name in completions}
+    kept = tuple(name for name in completions if 2 * counts[name] >= max(counts.values()))
     return Evaluation(protocol, len(photographs), kept, good, failures)
 
 
@@ -165,7 +171,7 @@ def _sort_out(
 
 
 def _measure(
-    open_case: Any, index: int, methods: Mapping[str, Method], output: Path | None
+    open_case: Any, index: int, completions: Mapping[str, Completion], output: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Measures one photograph; writes its images before it yields the records."""
     try:
@@ -175,13 +181,13 @@ def _measure(
         return
     panels = [np.where(case.mask[..., None] > 0, np.array(HOLE_COLOUR, np.uint8), case.image)]
     records = []
-    for name, method in methods.items():
+    for name, completion in completions.items():
         begin = time.perf_counter()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of large holes, at each of them
-                completed = to_uint8(method(case.image, case.mask))
-            seconds = time.perf_counter() - begin
+                completed = completion.complete(index, case)
+            seconds = time.perf_counter() - begin if completion.is_timed else math.nan
             figures = {**hole_metrics(case.image, completed, case.mask), **_compare(case, completed)}
             records.append({"index": index, "method": name, "seconds": seconds, **figures})
         except Exception as error:  # whatever a method of others raises
@@ -221,24 +227,35 @@ def _save_panels(panels: Sequence[NDArray[np.uint8]], path: Path) -> None:
 
 
 def _identity(
-    photographs: Sequence[Photograph], methods: Mapping[str, Method], protocol: Protocol, settings: Mapping[str, Any]
+    photographs: Sequence[Photograph],
+    names: list[str],
+    completed: Mapping[str, Path],
+    protocol: Protocol,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
+    masks: Sequence[Path] = ()
+    if protocol.holes == GIVEN:
+        masks = [file for each in photographs for file in (each.file, each.mask) if isinstance(file, Path)]
+    elif protocol.holes not in HOLES:
+        masks = find_images(Path(protocol.holes))
     identity = {
         "protocol": asdict(protocol),
-        "methods": list(methods),
+        "methods": names,
         "metrics": list(ALL_METRICS if perceptual.installed() else METRICS),
         "photographs": len(photographs),
         "files": _digest(photographs.paths) if isinstance(photographs, Folder) else "",
-        "masks": _digest(find_images(Path(protocol.holes))) if protocol.holes not in HOLES else "",
+        "masks": _digest(masks) if masks else "",
         **settings,
     }
+    if completed:
+        identity["completed"] = {name: _digest(find_images(folder)) for name, folder in completed.items()}
     as_read: dict[str, Any] = json.loads(json.dumps(identity))
     return as_read
 
 
 def _digest(paths: Sequence[Path]) -> str:
-    """Digests names and sizes of files, to tell whether they are still the same."""
-    listing = "\n".join(f"{path.name} {path.stat().st_size}" for path in paths)
+    """Digests names and sizes of files, to tell whether they are still the same; some may be missing."""
+    listing = "\n".join(f"{path.name} {path.stat().st_size}" if path.exists() else path.name for path in paths)
     return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()[:16]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -15,11 +16,24 @@ from numpy.typing import NDArray
 from skimage.restoration import inpaint_biharmonic
 
 from glcic_hub.completion.blending import INPAINT_RADIUS
-from glcic_hub.images.processing import to_uint8
+from glcic_hub.data.photographs import Photograph
+from glcic_hub.evaluation.protocol import DRAWN_HOLES, Case, Protocol, short_name
+from glcic_hub.images.folders import masks_by_name
+from glcic_hub.images.processing import open_image, to_uint8
 from glcic_hub.pipeline import GLCICPipeline
 
 Method = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[Any]]
 """Takes a (H, W, 3) uint8 image and a (H, W) mask of 0 and 1; gives the completed image."""
+
+
+class Completion(NamedTuple):
+    """One of what is compared: a method that runs, or what another tool has completed."""
+
+    complete: Callable[[int, Case], NDArray[np.uint8]]
+    """Takes the index of a photograph and its case; gives the completed image (H, W, 3)."""
+    is_timed: bool
+    """Whether the time that it takes is that of completing."""
+
 
 PATCH_RADIUS = 3
 """Of PatchMatch's patches, in pixels; the value of its package's examples."""
@@ -134,6 +148,72 @@ def make_methods(
                 'PatchMatch needs pypatchmatch, of the extra "evaluate": pip install ".[evaluate]"'
             ) from None
     return named
+
+
+def make_completions(
+    methods: Mapping[str, Method],
+    completed: Mapping[str, Path],
+    photographs: Sequence[Photograph],
+    protocol: Protocol,
+) -> dict[str, Completion]:
+    """Lists what is compared, by name: methods, then what other tools have completed.
+
+    Args:
+        methods: By name.
+        completed: By name, a folder of completed photographs, named as for `masks_by_name`.
+        photographs: What is completed.
+        protocol: Which part of each photograph, and where its hole is.
+
+    Raises:
+        FileNotFoundError: No such folder.
+        ValueError: A folder holds no images or none of these photographs, its name is a method's, several photographs
+            have the same name, or the holes are drawn, so that no other tool can have seen them.
+    """
+    listed = {name: Completion(partial(_complete, method), is_timed=True) for name, method in methods.items()}
+    if not completed:
+        return listed
+    if protocol.holes in DRAWN_HOLES:
+        raise ValueError(
+            f"what {' and '.join(completed)} completed has holes that are in no file here; take photographs that come "
+            "with masks, or give the folder of masks (--holes FOLDER)"
+        )
+    names = [Path(short_name(photographs, index)) for index in range(len(photographs))]
+    twice = [str(name) for name, count in Counter(name.with_suffix("") for name in names).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"several photographs are called {twice[0]}, so their results cannot be told apart; rename them"
+        )
+    for name, folder in completed.items():
+        if name in listed:
+            raise ValueError(f"{folder} cannot be called {name}, as a method is; give another name")
+        file_of = masks_by_name(folder, what="image")
+        if not any(_has(file_of, photograph) for photograph in names):
+            raise ValueError(f"{folder} holds none of the photographs completed, such as {names[0].stem}.png")
+        listed[name] = Completion(partial(_read_completed, file_of, names), is_timed=False)
+    return listed
+
+
+def _has(file_of: Callable[[Path], Path], name: Path) -> bool:
+    try:
+        file_of(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _complete(method: Method, index: int, case: Case) -> NDArray[np.uint8]:
+    return to_uint8(method(case.image, case.mask))
+
+
+def _read_completed(
+    file_of: Callable[[Path], Path], names: Sequence[Path], index: int, case: Case
+) -> NDArray[np.uint8]:
+    path = file_of(names[index])
+    image = to_uint8(open_image(path).whole())
+    if image.shape != case.image.shape:
+        sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, case.image.shape)]
+        raise ValueError(f"{path.name} has {sizes[0]} pixels, and the photograph {sizes[1]}")
+    return image
 
 
 ALL_BASELINES = (*BASELINES, "mean colour")

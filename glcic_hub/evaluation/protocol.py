@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from glcic_hub.data.photographs import Folder, Photograph, file_of
+from glcic_hub.data.photographs import Folder, Photograph, Table, file_of
 from glcic_hub.evaluation.metrics import SSIM_WINDOW
 from glcic_hub.images.files import READ_FORMATS
 from glcic_hub.images.folders import masks_by_name
 from glcic_hub.images.masks import Rectangle, open_mask, random_rectangle, random_strokes
 from glcic_hub.images.processing import open_image, to_uint8
 
-HOLES = ("rectangles", "centre", "strokes")
+DRAWN_HOLES = ("rectangles", "centre", "strokes")
+GIVEN = "given"
+HOLES = (*DRAWN_HOLES, GIVEN)
 
 MIN_SIDE_FOR_STROKES = 32
 """In smaller images strokes would be a few pixels."""
@@ -37,10 +40,11 @@ class Protocol:
 
     Attributes:
         holes: `rectangles`: one in each photograph, as in the paper's training (sec. 3.4); `centre`: a square of half
-            the side in the middle (fig. 5); `strokes`: free-form ones; or a folder of masks, of the photographs' names
-            and sizes.
-        size: Side in pixels of the squares that are completed, of the photographs' centres; with masks of a folder
-            they are taken whole.
+            the side in the middle (fig. 5); `strokes`: free-form ones; `given`: the masks that come with the
+            photographs, as in a dataset with a column `mask`; or a folder of masks, of the photographs' names and
+            sizes.
+        size: Side in pixels of the squares that are completed, of the photographs' centres; with given masks, or
+            those of a folder, they are taken whole.
         hole_size: Range in pixels of the sides of rectangles, both included.
         seed: Decides the holes; each photograph's depends on its place among the photographs alone.
         fit: Scale photographs to have a short side of `size`, instead of cutting the square at their own resolution.
@@ -66,11 +70,13 @@ class Protocol:
             raise FileNotFoundError(
                 f"holes are {', '.join(HOLES)}, or a folder of masks; there is no folder {self.holes}"
             )
-        if self.fit and self.holes not in HOLES:
-            raise ValueError(f"photographs with the masks of {self.holes} are taken whole and cannot be fitted")
+        if self.fit and self.holes not in DRAWN_HOLES:
+            raise ValueError("photographs with masks of their own are taken whole and cannot be fitted")
 
     def describe(self) -> str:
         """Describes the protocol in words, for a table's heading."""
+        if self.holes == GIVEN:
+            return "whole photographs, the masks that come with them"
         if self.holes not in HOLES:
             return f"whole photographs, masks of {Path(self.holes).name}"
         hole = {
@@ -88,6 +94,10 @@ def case_opener(protocol: Protocol, photographs: Sequence[Photograph]) -> Callab
 
     def open_case(index: int) -> Case:
         photograph = photographs[index]
+        if protocol.holes == GIVEN:
+            if photograph.mask is None:
+                raise ValueError("it comes without a mask")
+            return _with_mask(_whole(photograph), file_of(photograph.mask))
         if mask_of is not None:
             return _with_mask(_whole(photograph), mask_of(Path(short_name(photographs, index))))
         size = protocol.size
@@ -104,14 +114,19 @@ def case_opener(protocol: Protocol, photographs: Sequence[Photograph]) -> Callab
     return open_case
 
 
+def default_holes(photographs: Sequence[Photograph]) -> str:
+    """Returns `given` for photographs that come with masks, else `rectangles`."""
+    return GIVEN if isinstance(photographs, Table) and photographs.has_masks else "rectangles"
+
+
 def short_name(photographs: Sequence[Photograph], index: int) -> str:
-    """Returns a photograph's name; in a folder, its path relative to the folder."""
-    name = photographs[index].name
-    return str(Path(name).relative_to(photographs.folder)) if isinstance(photographs, Folder) else name
+    """Returns a photograph's name; in a folder, its path relative to the folder; in a dataset, its file's name."""
+    path = Path(photographs[index].name)
+    return str(path.relative_to(photographs.folder)) if isinstance(photographs, Folder) else path.name
 
 
-def _with_mask(image: NDArray[np.uint8], path: Path) -> Case:
-    mask = open_mask(path).astype(np.uint8)
+def _with_mask(image: NDArray[np.uint8], file: Path | io.BytesIO) -> Case:
+    mask = open_mask(file).astype(np.uint8)
     if mask.shape != image.shape[:2]:
         sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, image.shape)]
         raise ValueError(f"its mask has {sizes[0]} pixels, and it has {sizes[1]}")
@@ -136,5 +151,5 @@ def centre_square(photograph: Photograph, size: int, *, fit: bool = False) -> ND
 def _whole(photograph: Photograph) -> NDArray[np.uint8]:
     if isinstance(photograph.file, Path):
         return to_uint8(open_image(photograph.file).whole())
-    with Image.open(file_of(photograph), formats=READ_FORMATS) as image:
+    with Image.open(file_of(photograph.file), formats=READ_FORMATS) as image:
         return to_uint8(open_image(image).whole())

@@ -34,7 +34,9 @@ class Estimate(NamedTuple):
     high: float
 
     def show(self, digits: int, sign: str = "") -> str:
-        """Formats the mean, and the interval in brackets."""
+        """Formats the mean, and the interval in brackets; a dash for what is not defined."""
+        if math.isnan(self.mean):
+            return "-"
         mean = f"{self.mean:{sign}.{digits}f}"
         if math.isnan(self.low):
             return mean

@@ -17,10 +17,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from glcic_hub.data.photographs import Photograph
-from glcic_hub.evaluation.methods import Method
+from glcic_hub.evaluation.methods import Method, make_completions
 from glcic_hub.evaluation.protocol import Protocol, case_opener
 from glcic_hub.files import first_line, printable
-from glcic_hub.images.processing import to_uint8
 
 DATABASE_FILE = "study.sqlite3"
 REAL = "real"
@@ -59,6 +58,7 @@ def prepare_study(
     methods: Mapping[str, Method],
     protocol: Protocol,
     count: int = 100,
+    completed: Mapping[str, Path] | None = None,
 ) -> list[str]:
     """Completes photographs by each method, and makes the study's folder: images, and an SQLite database.
 
@@ -70,18 +70,22 @@ def prepare_study(
         methods: Names and methods.
         protocol: Which part of each photograph, and where its hole is.
         count: How many images a rater sees at most; half of them real.
+        completed: As for `evaluate`.
 
     Returns:
         The photographs that could not be used, a line each.
 
     Raises:
         FileExistsError: The folder exists.
-        ValueError: Fewer than two photographs can be used, or there is no method.
+        FileNotFoundError: No such folder of `completed`.
+        ValueError: Fewer than two photographs can be used, there is no method, or a folder of `completed` cannot be
+            used.
         OSError: The folder cannot be written.
     """
-    if not methods or count < 2:
-        raise ValueError(f"a study takes a method and at least 2 images a rater, not {len(methods)} and {count}")
-    if REAL in methods:
+    completions = make_completions(methods, completed or {}, photographs, protocol)
+    if not completions or count < 2:
+        raise ValueError(f"a study takes a method and at least 2 images a rater, not {len(completions)} and {count}")
+    if REAL in completions:
         raise ValueError(f"a method cannot be called {REAL}, as the photographs are; rename the model's folder")
     check_new(folder)
     open_case = case_opener(protocol, photographs)
@@ -97,12 +101,12 @@ def prepare_study(
             try:
                 case = open_case(index)
                 kinds = {REAL: case.image}
-                for key, method in methods.items():
-                    completed = to_uint8(method(case.image, case.mask))
-                    if completed.shape != case.image.shape:
+                for key, completion in completions.items():
+                    filled = completion.complete(index, case)
+                    if filled.shape != case.image.shape:
                         raise ValueError(f"{key} made an image of another size")
                     # A change outside the hole, as by a codec, would tell completed images from real ones.
-                    kinds[key] = np.where(case.mask[..., None] > 0, completed, case.image)
+                    kinds[key] = np.where(case.mask[..., None] > 0, filled, case.image)
             except Exception as error:  # whatever a method of others raises
                 failures.append(f"{name}: {first_line(error)}")
                 continue

@@ -213,6 +213,7 @@ def upload_model(
     private: bool | None = None,
     token: str | None = None,
     revision: str | None = None,
+    tag: str | None = None,
     create_pr: bool = False,
     commit_message: str = "Model of glcic-hub",
 ) -> str:
@@ -226,6 +227,7 @@ def upload_model(
         private: Of a new repository; None takes the account's default.
         token: None takes the one of `hf auth login` or `HF_TOKEN`.
         revision: The branch to commit to, made if it does not exist; None means main.
+        tag: A name for the commit that stays with it, to load the model by; a new one.
         create_pr: Propose the commit as a pull request.
         commit_message: Its first line.
 
@@ -233,18 +235,31 @@ def upload_model(
         The address of the commit, or of the pull request.
 
     Raises:
-        ValueError: `name` is not a name, or the card is not UTF-8 or is refused.
+        ValueError: `name` is not a name, the card is not UTF-8 or is refused, the tag exists, or there is one for a
+            pull request.
         PermissionError: There is no token, or it is refused.
         OSError: The Hub cannot be reached or fails.
     """
+    if tag is not None and create_pr:
+        raise ValueError(f"a pull request is not tagged; merge it, and then tag it {tag} on the Hub")
     check_card(name_card(folder, UNNAMED), name)  # fails before a repository is made
     repository = make_repository(name, private=private, token=token)
     name_card(folder, repository)
-    if revision is not None:
-        with _explained(repository, f"cannot push to {repository}"):
-            HfApi(token=_checked(token)).create_branch(repository, branch=revision, exist_ok=True)
+    api = HfApi(token=_checked(token))
+    with _explained(repository, f"cannot push to {repository}"):
+        if tag is not None and tag in [existing.name for existing in api.list_repo_refs(repository).tags]:
+            raise ValueError(f"{repository} has the tag {tag} already, and tags stay; give another")
+        if revision is not None:
+            api.create_branch(repository, branch=revision, exist_ok=True)
     return push_folder(
-        folder, repository, commit_message, token=token, create_pr=create_pr, revision=revision, replaces=MODEL_FILES
+        folder,
+        repository,
+        commit_message,
+        token=token,
+        create_pr=create_pr,
+        revision=revision,
+        tag=tag,
+        replaces=MODEL_FILES,
     )
 
 
@@ -257,6 +272,7 @@ def push_folder(
     token: str | None = None,
     create_pr: bool = False,
     revision: str | None = None,
+    tag: str | None = None,
     replaces: Sequence[str] = (),
 ) -> str:
     """Uploads a folder to a repository on the Hub, in one commit.
@@ -269,6 +285,7 @@ def push_folder(
         token: As for `make_repository`.
         create_pr: Propose the commit as a pull request.
         revision: The branch to commit to; None means main.
+        tag: A new tag for the commit.
         replaces: Patterns of files that go from the repository if the folder does not have them.
 
     Returns:
@@ -278,8 +295,9 @@ def push_folder(
         PermissionError: The token is refused.
         OSError: The Hub cannot be reached or fails.
     """
+    api = HfApi(token=_checked(token))
     with _explained(repository, f"cannot push to {repository}"):
-        commit = HfApi(token=_checked(token)).upload_folder(
+        commit = api.upload_folder(
             repo_id=repository,
             repo_type=kind,
             folder_path=folder,
@@ -289,6 +307,8 @@ def push_folder(
             delete_patterns=list(replaces),
             ignore_patterns=[".*", "**/.*"],
         )
+        if tag is not None:
+            api.create_tag(repository, tag=tag, revision=commit.oid, repo_type=kind)
     return str(commit.pr_url or commit.commit_url)
 
 

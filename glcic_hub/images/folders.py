@@ -115,7 +115,7 @@ def left_out_line(paths: Sequence[Path], folder: Path) -> str:
     return f"left out {len(paths)} files that look like images of other formats: {', '.join(names)}{more}"
 
 
-def masks_by_name(folder: Path, masks: Sequence[Path] | None = None) -> Callable[[Path], Path]:
+def masks_by_name(folder: Path, masks: Sequence[Path] | None = None, what: str = "mask") -> Callable[[Path], Path]:
     """Makes a function that finds an image's mask in a folder by name, or raises a ValueError.
 
     The mask of `a/x.jpg` is `a/x.png`, `a/x.jpg.png`, or these with `_mask`, `-mask`, `_mask001` or the like at the
@@ -125,6 +125,7 @@ def masks_by_name(folder: Path, masks: Sequence[Path] | None = None) -> Callable
     Args:
         folder: Where the masks are.
         masks: Those to choose from; None takes all images of the folder.
+        what: What messages call them, if they are no masks.
 
     Raises:
         FileNotFoundError: `folder` is not a folder.
@@ -142,10 +143,10 @@ def masks_by_name(folder: Path, masks: Sequence[Path] | None = None) -> Callable
         found = [mask for name in names for mask in exact.get(name, ())]
         found = found or [mask for name in names for mask in composed.get(_compose(name), ())]
         if not found:
-            raise ValueError(f"{folder} holds no mask called {names[0]}")
+            raise ValueError(f"{folder} holds no {what} called {names[0]}")
         if len(found) > 1:
             listed = " and ".join(str(mask.relative_to(folder)) for mask in found)
-            raise ValueError(f"{folder} holds several masks for {image}: {listed}; leave one")
+            raise ValueError(f"{folder} holds several {what}s for {image}: {listed}; leave one")
         return found[0]
 
     return mask_of

@@ -110,6 +110,19 @@ def transparent_pixels(image: OpenedImage) -> NDArray[np.bool_]:
     return np.asarray(image.alpha < 255)
 
 
+def dilate(hole: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """Grows a hole (H, W) by all pixels that are at most so many from it.
+
+    Raises:
+        ValueError: There are fewer than none.
+    """
+    if pixels < 0:
+        raise ValueError(f"a hole grows by 0 pixels or more, not by {pixels}")
+    if not pixels or not hole.any():
+        return hole
+    return np.asarray(cv2.distanceTransform(1 - hole.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= pixels)
+
+
 class Rectangle(NamedTuple):
     """A rectangular hole, in pixels."""
 
