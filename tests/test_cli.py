@@ -213,6 +213,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "unwritable folder": ([photo, mask, "-o", "/proc/out.png"], "cannot write /proc/out.png"),
         "folder as output": ([photo, mask, "-o", folder], "suffix must be one of"),
         "unknown format": ([photo, mask, "-o", folder / "out.xyz"], "suffix must be one of"),
+        "comparison on standard output": ([photo, mask, "-o", out, "--comparison", "-"], "suffix must be one of"),
         "existing output": ([photo, mask, "-o", folder / "existing.png"], "exists and is kept"),
         "existing row": ([photo, mask, "-o", out, "--comparison", folder / "existing.png"], "exists and is kept"),
         "one file for both": ([photo, mask, "-o", out, "--comparison", folder / "." / "out.png"], "cannot hold both"),

@@ -78,7 +78,7 @@ def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         parser.error("give IMAGE and MASK, or IMAGE and --mask-from-alpha, or --sample NAME")
     if options.grow and options.mask_from_alpha:
         parser.error("--grow is for a MASK: transparent pixels are completed as they are")
-    if options.image is not None and options.image != STREAM and options.image.is_dir():
+    if options.image is not None and options.image.is_dir():
         return _complete_folder(parser, options)
     return _complete_image(options)
 
@@ -90,39 +90,47 @@ def _complete_image(options: argparse.Namespace) -> int:
     from glcic_hub.images.processing import open_image
     from glcic_hub.images.samples import load_sample
 
-    for path in (options.image, options.mask):
-        if path is not None and not (path.exists() or (path is options.image and path == STREAM)):
-            raise FileNotFoundError(f"no file or folder {path}")
-    outputs = [path for path in (options.output, options.comparison) if path is not None]
-    for path in outputs:
-        if path != STREAM:
+    # Say first what would keep the result from being written.
+    if options.image not in (None, STREAM) and not options.image.exists():
+        raise FileNotFoundError(f"no file or folder {options.image}")
+    if options.mask is not None and not options.mask.exists():
+        raise FileNotFoundError(f"no file or folder {options.mask}")
+    output = None if options.output == STREAM else options.output
+    for path in (output, options.comparison):
+        if path is not None:
             check_output(path, overwrite=options.overwrite)
-    if len({path.resolve() for path in outputs}) < len(outputs):
+    if None not in (output, options.comparison) and output.resolve() == options.comparison.resolve():
         raise ValueError(f"{options.comparison} cannot hold both the result and the comparison")
+
+    # Then what is wrong with the image, and what the files' formats cannot hold.
     if options.sample:
         image, mask = load_sample(options.sample)
     else:
         source = sys.stdin.buffer if options.image == STREAM else options.image
         image, mask = load_image(source, max_pixels=options.max_pixels), options.mask
-    open_image(image)  # says first what is wrong with the image itself
-    check_fits(STREAMED_AS if options.output == STREAM else options.output, image)
+    open_image(image)
+    check_fits(output or STREAMED_AS, image)
     if options.comparison is not None:
         check_sides(options.comparison, row_size(image))
+
+    # Complete, and make the comparison before the result may overwrite the image or the mask.
     hole = None
     if mask is not None:
         hole = dilate(open_mask(mask, invert=options.invert_mask, max_pixels=options.max_pixels), options.grow)
     names = ("detail", "blend", "large_holes", "max_pixels")
     settings = {name: getattr(options, name) for name in names}
     completed = load_pipeline(options)(image, hole, invert_mask=options.invert_mask and hole is None, **settings)
-    results = [completed]
-    if options.comparison is not None:  # before the result may overwrite the image or the mask
-        results.append(side_by_side(image, hole, completed))
-    for result, path in zip(results, outputs, strict=True):
-        if path == STREAM:
+    results = [(completed, output)]
+    if options.comparison is not None:
+        results.append((side_by_side(image, hole, completed), options.comparison))
+
+    # What goes to standard output goes there alone.
+    for result, path in results:
+        if path is None:
             _write_to_standard_output(result)
         else:
             save_image(result, path, overwrite=options.overwrite)
-            print(f"wrote {path}", file=sys.stderr if options.output == STREAM else sys.stdout)
+            print(f"wrote {path}", file=sys.stdout if output else sys.stderr)
     if options.output.suffix.lower() in (".jpg", ".jpeg"):
         say("note: JPEG changes pixels outside the hole, too; write a .png to keep them")
     return OK
