@@ -99,7 +99,7 @@ def _complete_image(options: argparse.Namespace) -> int:
     for path in (output, options.comparison):
         if path is not None:
             check_output(path, overwrite=options.overwrite)
-    if None not in (output, options.comparison) and output.resolve() == options.comparison.resolve():
+    if output and options.comparison and output.resolve() == options.comparison.resolve():
         raise ValueError(f"{options.comparison} cannot hold both the result and the comparison")
 
     # Then what is wrong with the image, and what the files' formats cannot hold.
