@@ -560,7 +560,7 @@ def test_on_the_command_line(tmp_path: Path, model_folder: Path, capsys: pytest.
     both = ["--model", str(model_folder), "--model", str(ROOT / "glcic_hub" / "pretrained" / "compact")]
     assert main([*arguments, *both, "--baselines"]) == 0
     printed = capsys.readouterr().out
-    assert f"| {model_folder.name}, blended |" in printed and "| pretrained |" in printed and "Telea" not in printed
+    assert f"| {model_folder.name}, blended |" in printed and "| compact |" in printed and "Telea" not in printed
     (tmp_path / "photographs" / "z.png").write_bytes(b"nothing")
     assert main([*arguments, "--holes", "strokes", "-o", str(tmp_path / "out")]) == 1
     captured = capsys.readouterr()
