@@ -98,6 +98,7 @@ def evaluate(
 
     Raises:
         ValueError: `output` holds another evaluation, or not a single photograph could be used.
+        ModuleNotFoundError: scikit-image is not installed.
         OSError: `output` cannot be written.
     """
     accelerator = join_processes()
