@@ -5,7 +5,7 @@ VENV := .venv
 PIP_INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: demo sample card test test-all browser lint docs format clean
+.PHONY: demo sample card test test-all browser lint wheel-test docs format clean
 
 demo: $(VENV)/.installed-dev  ## start the demo
 	$(VENV)/bin/glcic demo
@@ -36,11 +36,26 @@ browser:  ## install Chromium, which root can do where there is apt-get, unless 
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium || true; \
 	fi >/dev/null
 
-lint: $(VENV)/.installed-dev  ## check style, types and which folder imports which
+lint: $(VENV)/.installed-dev  ## check style, types, which folder imports which, and the project's own files
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/validate-pyproject pyproject.toml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/wish.yml
+	$(VENV)/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	rm -rf build/sdist
+	$(VENV)/bin/python -m build --sdist --no-isolation --outdir build/sdist . >/dev/null
+	$(VENV)/bin/twine check --strict build/sdist/*
+
+wheel-test: $(VENV)/.installed-dev  ## build the wheel, install it in an empty environment and try it there
+	rm -rf build/wheel build/wheel-venv
+	$(PIP_INSTALL:install=wheel) --no-deps --wheel-dir build/wheel .
+	$(VENV)/bin/twine check --strict build/wheel/*
+	$(PYTHON) -m venv build/wheel-venv
+	PIP_CONSTRAINT=constraints.txt build/wheel-venv/bin/python -m pip install --quiet build/wheel/*.whl
+	build/wheel-venv/bin/python tests/installed.py
 
 docs: $(VENV)/.installed-dev  ## build the documentation into build/site; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet

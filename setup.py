@@ -1,6 +1,8 @@
-"""Compiles the exemplar stage's inner loops; all else about the package is in pyproject.toml."""
+"""Compiles the exemplar stage's inner loops, and gives README.md's links in full, for PyPI."""
 
+import re
 import sys
+from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import Extension, setup
@@ -22,7 +24,19 @@ class BuildOrExplain(build_ext):
             ) from None
 
 
+REPOSITORY = "https://github.com/glcic-hub/glcic-hub"
+
+
+def readme() -> str:
+    """Reads README.md, with the addresses of files and images beside it in full."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(!\[[^]]*\]\()(?!https?:)", rf"\1{REPOSITORY}/raw/main/", text)
+    return re.sub(r"(\]\()(?!https?:|#)", rf"\1{REPOSITORY}/blob/main/", text)
+
+
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
     cmdclass={"build_ext": BuildOrExplain},
     ext_modules=[
         # Without fused multiply-add, so that the result is the same on every machine.

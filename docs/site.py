@@ -13,6 +13,8 @@ PAGES = {
     "README.md": "index.md",
     "benchmarks/README.md": "benchmarks.md",
     "benchmarks/benchmark.md": "benchmark.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
 }
 """Pages outside docs/, and what they are on the site."""
@@ -21,8 +23,10 @@ PAGES = {
 def on_files(files: Files, config: Any) -> Files:
     """Adds the pages outside docs/, and the images that these show."""
     for source, target in PAGES.items():
-        files.append(File.generated(config, target, content=(ROOT / source).read_text(encoding="utf-8")))
-        for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", (ROOT / source).read_text(encoding="utf-8")):
+        # Without badges, which would be fetched from elsewhere.
+        content = re.sub(r"^\[!\[.*\n", "", (ROOT / source).read_text(encoding="utf-8"), flags=re.MULTILINE)
+        files.append(File.generated(config, target, content=content))
+        for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", content):
             image = (ROOT / source).parent / link
             if not image.is_relative_to(ROOT / "docs"):
                 files.append(File.generated(config, _on_site(image), abs_src_path=str(image)))

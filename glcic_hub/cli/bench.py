@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from glcic_hub.cli.common import OK, needs
+from glcic_hub.cli.common import OK, add_examples, needs
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `glcic bench`."""
     parser.set_defaults(run=_run)
+    add_examples(
+        parser,
+        "glcic bench -o figures/",
+        "glcic bench -o figures/ --device cuda --sizes 512 1024 --runs 3",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FOLDER", help="existing; tables and a plot"
     )

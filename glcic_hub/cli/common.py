@@ -26,13 +26,21 @@ def say(line: str) -> None:
     print(f"glcic: {line}", file=sys.stderr)
 
 
+def add_examples(parser: argparse.ArgumentParser, *commands: str) -> None:
+    """Ends a command's help with examples, one a line."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n  ".join(["examples:", *commands])
+
+
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:
     """Says which extra of the package has what is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ValueError(f'{what} needs {error.name}, of the extra "{extra}": pip install ".[{extra}]"') from None
+        raise ValueError(
+            f'{what} needs {error.name}, of the extra "{extra}": pip install "glcic-hub[{extra}]"'
+        ) from None
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from glcic_hub.cli.common import FAILED, OK, add_model, load_pipeline, say
+from glcic_hub.cli.common import FAILED, OK, add_examples, add_model, load_pipeline, say
 from glcic_hub.images.files import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -23,6 +23,13 @@ STREAMED_AS = Path("standard output.png")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `glcic complete`."""
     parser.set_defaults(run=lambda options: _run(parser, options))
+    add_examples(
+        parser,
+        "glcic complete photo.jpg mask.png -o out.png",
+        "glcic complete cut-out.png --mask-from-alpha -o out.png",
+        "glcic complete photos/ masks/ -o results/",
+        "glcic complete --sample coffee -o coffee.png --comparison before-after.png",
+    )
     parser.add_argument(
         "image", type=Path, nargs="?", metavar="IMAGE", help="an image, or a folder of images; - for standard input"
     )

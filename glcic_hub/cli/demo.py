@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import signal
 
-from glcic_hub.cli.common import OK, needs, port
+from glcic_hub.cli.common import OK, add_examples, needs, port
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `glcic demo`."""
     parser.set_defaults(run=_run)
+    add_examples(
+        parser,
+        "glcic demo",
+        "glcic demo --host 0.0.0.0 --port 8080 --model user/model",
+    )
     parser.add_argument("--host", help="address to listen on; 0.0.0.0 for all (default: this machine alone)")
     parser.add_argument("--port", type=port, metavar="N", help="default: the first free one from 7860 on")
     parser.add_argument("--model", metavar="FOLDER|USER/NAME", help="default: the packaged weights")

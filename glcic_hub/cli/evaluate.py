@@ -9,6 +9,7 @@ from glcic_hub.cli.common import (
     FAILED,
     OK,
     PHOTOGRAPHS_HELP,
+    add_examples,
     add_methods,
     baselines,
     completed_by_others,
@@ -24,6 +25,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     from glcic_hub.evaluation.methods import FAST_BASELINES
 
     parser.set_defaults(run=_run)
+    add_examples(
+        parser,
+        "glcic evaluate photographs/ -o report/ --baselines all",
+        "glcic evaluate photographs/ -o strokes/ --holes strokes --model runs/first/model",
+    )
     parser.add_argument("photographs", metavar="WHERE", help=PHOTOGRAPHS_HELP)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FOLDER", help="records, tables and a page with images; rerun to resume"
@@ -38,6 +44,9 @@ def _run(options: argparse.Namespace) -> int:
     from glcic_hub.evaluation.evaluate import evaluate
     from glcic_hub.evaluation.methods import fingerprint, make_methods
     from glcic_hub.evaluation.report import as_markdown, write_report
+
+    with needs("evaluate", "the evaluation"):  # before images are completed
+        import skimage  # noqa: F401
 
     accelerator = join_processes()
     if accelerator.num_processes > 1 and options.device is None:

@@ -6,12 +6,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from glcic_hub.cli.common import OK, needs
+from glcic_hub.cli.common import OK, add_examples, needs
 
 
 def add_push_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `glcic push`."""
     parser.set_defaults(run=lambda options: _push(parser, options))
+    add_examples(
+        parser,
+        "glcic push runs/first/model user/model --private",
+        "glcic push --space user/demo",
+    )
     parser.add_argument("model", type=Path, nargs="?", metavar="FOLDER", help="a model folder; not for a Space")
     parser.add_argument("name", metavar="USER/NAME", help="on the Hub; made if it does not exist")
     parser.add_argument("--space", action="store_true", help="make a Gradio Space of the demo")
@@ -45,6 +50,10 @@ def _push(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 def add_convert_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `glcic convert`."""
     parser.set_defaults(run=_convert)
+    add_examples(
+        parser,
+        "glcic convert completionnet_places2.t7 -o places2/",
+    )
     parser.add_argument(
         "source", type=Path, metavar="FILE", help="of the authors (.t7), or a checkpoint of otenim/GLCIC-PyTorch"
     )
@@ -68,6 +77,11 @@ def _convert(options: argparse.Namespace) -> int:
 def add_export_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `glcic export`."""
     parser.set_defaults(run=_export)
+    add_examples(
+        parser,
+        "glcic export -o glcic.onnx",
+        "glcic export --format torch -o glcic.pt2 --model user/model",
+    )
     parser.add_argument("--format", choices=["onnx", "torch"], default="onnx", help="default: onnx")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")

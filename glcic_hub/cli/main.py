@@ -7,6 +7,9 @@ import importlib
 import sys
 import warnings
 from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import shtab
 
 from glcic_hub.cli.common import FAILED, INTERRUPTED, say
 from glcic_hub.version import __version__
@@ -37,7 +40,8 @@ def main(arguments: Sequence[str] | None = None, *, script: str | None = None) -
         (try again) if training was stopped by SIGTERM and saved; 130 if it was interrupted. Wrong usage exits with 2.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = make_parser(arguments[:1], script).parse_args(arguments)
+    commands = COMMANDS.keys() if arguments[:1] == ["--print-completion"] else arguments[:1]
+    options = make_parser(commands, script).parse_args(arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
@@ -63,6 +67,7 @@ def make_parser(commands: Collection[str] = COMMANDS.keys(), script: str | None 
     parser = argparse.ArgumentParser(
         prog="glcic", description="Fill holes in photographs and leave the rest alone.", allow_abbrev=False
     )
+    shtab.add_argument_to(parser, help="print a script by which a shell completes options and files")
     parser.add_argument("--version", action="version", version=f"glcic-hub {__version__}")
     added = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (module, add_options, line) in COMMANDS.items():
@@ -70,4 +75,7 @@ def make_parser(commands: Collection[str] = COMMANDS.keys(), script: str | None 
         if name in commands:
             command.prog = script or command.prog
             getattr(importlib.import_module(f"glcic_hub.cli.{module}"), add_options)(command)
+            for action in command._actions:
+                if action.type is Path:
+                    action.complete = shtab.FILE  # type: ignore[attr-defined]
     return parser

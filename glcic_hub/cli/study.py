@@ -8,6 +8,7 @@ from pathlib import Path
 from glcic_hub.cli.common import (
     OK,
     PHOTOGRAPHS_HELP,
+    add_examples,
     add_methods,
     baselines,
     completed_by_others,
@@ -22,6 +23,11 @@ from glcic_hub.cli.common import (
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `glcic study`."""
     parser.set_defaults(run=lambda options: _run(parser, options))
+    add_examples(
+        parser,
+        "glcic study study/ --photographs photographs/ --baselines PatchMatch",
+        "glcic study study/ --results",
+    )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="the study's own, new or begun")
     parser.add_argument("--photographs", metavar="WHERE", help=f"for a new study: {PHOTOGRAPHS_HELP}")
     parser.add_argument("--count", type=int, default=100, metavar="N", help="images a rater sees (default: 100)")

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from glcic_hub.cli.common import OK, PREEMPTED, needs, say
+from glcic_hub.cli.common import OK, PREEMPTED, add_examples, needs, say
 from glcic_hub.training.options import TrainingOptions
 from glcic_hub.training.recipe import DEFAULT_RECIPE, Recipe, recipe_names
 
@@ -35,6 +35,13 @@ ALIASES = {
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `glcic train`."""
     parser.set_defaults(run=_run)
+    add_examples(
+        parser,
+        "glcic train --data photographs/ --output runs/first --recipe small",
+        "glcic train --data photographs/ --output runs/first --resume",
+        "glcic train --data user/photographs --output runs/tuned --from user/model --total-steps 20000",
+        "accelerate launch -m glcic_hub train --data photographs/ --output runs/first --recipe compact",
+    )
     data = parser.add_argument_group("data")
     _add(
         data.add_mutually_exclusive_group(required=True),

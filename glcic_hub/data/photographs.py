@@ -187,7 +187,7 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
     try:
         import datasets
     except ModuleNotFoundError as error:
-        raise ValueError(f'datasets need {error.name}, of the extra "train": pip install ".[train]"') from None
+        raise ValueError(f'datasets need {error.name}, of the extra "train": pip install "glcic-hub[train]"') from None
     try:
         dataset = datasets.load_dataset(name, split=split or "train", streaming=stream)
     except ValueError as error:

@@ -38,9 +38,11 @@ sys.exit(main(["demo", *sys.argv[1:]], script="app.py"))
 '''
 """As in the repository, like the next two; an installed package does not have these files."""
 
-SPACE_SETUP = '''"""Compiles the exemplar stage's inner loops; all else about the package is in pyproject.toml."""
+SPACE_SETUP = '''"""Compiles the exemplar stage's inner loops, and gives README.md's links in full, for PyPI."""
 
+import re
 import sys
+from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import Extension, setup
@@ -62,7 +64,19 @@ class BuildOrExplain(build_ext):
             ) from None
 
 
+REPOSITORY = "https://github.com/glcic-hub/glcic-hub"
+
+
+def readme() -> str:
+    """Reads README.md, with the addresses of files and images beside it in full."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(!\\[[^]]*\\]\\()(?!https?:)", rf"\\1{REPOSITORY}/raw/main/", text)
+    return re.sub(r"(\\]\\()(?!https?:|#)", rf"\\1{REPOSITORY}/blob/main/", text)
+
+
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
     cmdclass={"build_ext": BuildOrExplain},
     ext_modules=[
         # Without fused multiply-add, so that the result is the same on every machine.

@@ -102,6 +102,7 @@ def evaluate(
         FileNotFoundError: No such folder.
         ValueError: `output` holds another evaluation, not a single photograph could be used, or a folder of
             `completed` cannot be.
+        ModuleNotFoundError: scikit-image is not installed.
         OSError: `output` cannot be written.
     """
     accelerator = join_processes()

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.restoration import inpaint_biharmonic
 
 from glcic_hub.completion.blending import INPAINT_RADIUS
 from glcic_hub.data.photographs import Photograph
@@ -79,6 +78,8 @@ def _opencv(kind: int, image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDA
 
 
 def _biharmonic(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> NDArray[Any]:
+    from skimage.restoration import inpaint_biharmonic
+
     filled = inpaint_biharmonic(image, mask, channel_axis=-1)
     return to_uint8(filled.clip(0, 1).astype(np.float32))
 
@@ -145,7 +146,7 @@ def make_methods(
             import patchmatch  # noqa: F401
         except ModuleNotFoundError:
             raise ValueError(
-                'PatchMatch needs pypatchmatch, of the extra "evaluate": pip install ".[evaluate]"'
+                'PatchMatch needs pypatchmatch, of the extra "evaluate": pip install "glcic-hub[evaluate]"'
             ) from None
     return named
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.color import rgb2lab
-from skimage.metrics import structural_similarity
 
 SSIM_WINDOW = 7
 """Side in pixels of the windows that structural similarity looks at, scikit-image's default."""
@@ -65,7 +63,12 @@ def hole_metrics(
                 hole has no edge.
             `lightness`, `a`, `b`: absolute difference of the hole's mean colour in CIE L*, a*, b*.
         Over the image, outside included: `psnr_whole`, `ssim_whole`, `l1_whole`.
+
+    Raises:
+        ModuleNotFoundError: scikit-image is not installed.
     """
+    from skimage.color import rgb2lab
+
     hole = mask > 0
     # Windows and gradients at the hole's edge reach outside it, where only the original counts.
     filled = np.where(hole[..., None], completed, original)
@@ -100,6 +103,8 @@ def _psnr(error: float) -> float:
 
 
 def _similarity(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    from skimage.metrics import structural_similarity
+
     _, similarity = structural_similarity(  # type: ignore[no-untyped-call]
         a, b, win_size=SSIM_WINDOW, channel_axis=2, data_range=1, full=True
     )

