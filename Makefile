@@ -15,12 +15,13 @@ sample: $(VENV)/.installed  ## complete a sample photograph
 	$(VENV)/bin/glcic complete --sample rocket --overwrite \
 	    --output out/rocket.png --comparison out/rocket-before-after.png
 
-card: $(VENV)/.installed  ## make the packaged weights' model card, its image and their license anew
-	rm -f glcic_hub/pretrained/compact/LICENSE
+card: $(VENV)/.installed  ## make the packaged weights' model cards, their images and licenses anew
+	rm -f glcic_hub/pretrained/*/LICENSE
 	$(VENV)/bin/python -c "from pathlib import Path; from glcic_hub import GLCICPipeline; \
 	    from glcic_hub.hub.card import write_card; from glcic_hub.pipeline import card_image; \
-	    pipe = GLCICPipeline.from_pretrained(); \
-	    write_card(Path('glcic_hub/pretrained'), pipe.config, card_image(pipe), name='')"
+	    packaged = {name: GLCICPipeline.from_pretrained(name) for name in ('compact', 'faces')}; \
+	    [write_card(Path('glcic_hub/pretrained', name), pipe.config, card_image(pipe), name=name) \
+	     for name, pipe in packaged.items()]"
 
 test: $(VENV)/.installed-dev browser  ## run the tests
 	$(VENV)/bin/python -m pytest

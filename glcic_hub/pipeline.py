@@ -529,8 +529,11 @@ def _checksum(network: nn.Module) -> int:
 
 
 def card_image(pipe: GLCICPipeline) -> Image.Image:
-    """Makes the image of a model's card: a sample with its hole, as the model completes it, and as it was."""
-    image, mask = load_sample("rocket")
+    """Makes the image of a model's card: a sample with its hole, as the model completes it, and as it was.
+
+    A model that completes by its network alone gets a face.
+    """
+    image, mask = load_sample("face" if pipe.config.detail == "none" else "rocket")
     return side_by_side(image, mask, pipe(image, mask))
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from glcic_hub import GLCICPipeline
 from glcic_hub.config import GLCICConfig
 from glcic_hub.hub.card import card_text, inherited, license_text, write_card
+from glcic_hub.hub.model_files import PACKAGED
 from tests.conftest import PRETRAINED
 from tests.hub_metadata import errors_of
 
@@ -30,12 +31,13 @@ def test_a_model_without_a_recipe_has_one_table_head(pipe: GLCICPipeline, tmp_pa
     ]
 
 
-def test_the_packaged_card_and_license_are_those_that_the_config_makes() -> None:
+@pytest.mark.parametrize("name", ["compact", "faces"])
+def test_the_packaged_card_and_license_are_those_that_the_config_makes(name: str) -> None:
     """Otherwise `make card` was forgotten."""
-    config = GLCICConfig.from_json((PRETRAINED / "config.json").read_text(encoding="utf-8"))
-    card = (PRETRAINED / "README.md").read_text(encoding="utf-8")
-    assert card == card_text(config, name="") and not errors_of(card, "model")
-    assert (PRETRAINED / "LICENSE").read_text(encoding="utf-8") == license_text(config)
+    config = GLCICConfig.from_json((PACKAGED / name / "config.json").read_text(encoding="utf-8"))
+    card = (PACKAGED / name / "README.md").read_text(encoding="utf-8")
+    assert card == card_text(config, name) and not errors_of(card, "model")
+    assert (PACKAGED / name / "LICENSE").read_text(encoding="utf-8") == license_text(config)
 
 
 def test_what_a_model_takes_over_from_the_one_that_it_was_trained_from(tmp_path: Path) -> None:

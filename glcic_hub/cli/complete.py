@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask-from-alpha", action="store_true", help="complete the transparent pixels; no MASK")
     parser.add_argument("--invert-mask", action="store_true", help="black = complete")
     parser.add_argument("--grow", type=int, default=0, metavar="N", help="pixels by which the hole grows (default: 0)")
-    parser.add_argument("--sample", metavar="NAME", help="coffee, chelsea, astronaut or rocket; no IMAGE, no MASK")
+    parser.add_argument("--sample", metavar="NAME", help="coffee, chelsea, astronaut, rocket, face; no IMAGE, no MASK")
     parser.add_argument(
         "--detail",
         choices=["exemplars", "none"],

@@ -145,9 +145,13 @@ def _body(config: GLCICConfig, name: str) -> str:
         network = CompletionNetwork(config.width, config.mean_pixel, config.order)
     training = config.training or {}
     template = resources.files("glcic_hub.hub") / "model_card_template.md"
+    alone = config.detail == "none"
     return Template(template.read_text(encoding="utf-8")).substitute(
         name=f'"{name}"' if name else "",
         image=CARD_IMAGE,
+        made="this model" if alone else "this model and the image's own detail",
+        default="by the network alone, blended" if alone else "detail from the image, guided by the network",
+        bare='blend="none"' if alone else 'detail="none"',
         title=training.get("title", "Image completion, trained with glcic-hub"),
         width=config.width,
         opset=OPSET,

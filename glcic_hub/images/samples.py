@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 PHOTOGRAPHS = Path(__file__).with_name("photographs")
 
@@ -33,11 +33,19 @@ def _tower(draw: ImageDraw.ImageDraw) -> None:
     draw.polygon([(440, 116), (456, 116), (466, 190), (488, 410), (426, 410), (438, 190)], fill=255)
 
 
+def _eye(draw: ImageDraw.ImageDraw) -> None:
+    draw.rectangle((18, 30, 45, 59), fill=255)
+
+
+FACE = (2.2, -0.1, 130.9, 0.1, 2.2, 1.2)
+"""Takes x and y of an aligned face of 89×97 pixels to the astronaut's photograph, which ends above her hair."""
+
 SAMPLES: dict[str, tuple[str, Callable[[ImageDraw.ImageDraw], None]]] = {
     "coffee": ("coffee.webp", _spoon),
     "chelsea": ("chelsea.webp", _scratches),
     "astronaut": ("astronaut.webp", _badges),
     "rocket": ("rocket.jpg", _tower),
+    "face": ("astronaut.webp", _eye),
 }
 
 
@@ -45,8 +53,8 @@ def load_sample(name: str) -> tuple[Image.Image, Image.Image]:
     """Opens a sample photograph and draws its mask.
 
     Args:
-        name: `coffee` (remove the spoon), `chelsea` (mend scratches), `astronaut` (remove badge and name tag) or
-            `rocket` (remove a tower).
+        name: `coffee` (remove the spoon), `chelsea` (mend scratches), `astronaut` (remove badge and name tag),
+            `rocket` (remove a tower) or `face` (make up an eye; the astronaut's, aligned for the model `faces`).
 
     Returns:
         The RGB photograph, and a mask of its size, mode L, white = complete.
@@ -59,6 +67,9 @@ def load_sample(name: str) -> tuple[Image.Image, Image.Image]:
     file, draw = SAMPLES[name]
     with Image.open(PHOTOGRAPHS / file) as opened:
         image = opened.convert("RGB")
+    if name == "face":
+        smooth = image.filter(ImageFilter.GaussianBlur(0.9))  # it is scaled down
+        image = smooth.transform((89, 97), Image.Transform.AFFINE, FACE, Image.Resampling.BICUBIC)
     mask = Image.new("L", image.size)
     draw(ImageDraw.Draw(mask))
     return image, mask
