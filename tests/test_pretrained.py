@@ -14,6 +14,7 @@ from glcic_hub import GLCICPipeline
 from glcic_hub.evaluation.methods import FAST_BASELINES, make_methods, network_methods
 from glcic_hub.evaluation.metrics import hole_metrics
 from glcic_hub.hub.model_files import PACKAGED
+from glcic_hub.images.samples import load_sample
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +81,15 @@ def test_half_precision_gives_the_same_image() -> None:
     difference = torch.cat(differences)
     assert difference.mean() <= 0.5
     assert difference.quantile(0.999) <= 4
+
+
+def test_those_for_faces_are_loaded_by_name_and_make_up_an_eye(pretrained: GLCICPipeline) -> None:
+    """What they fill in is nearer to the face than general weights and baselines come, and dark where an eye was."""
+    faces = GLCICPipeline.from_pretrained("faces", device="cpu")
+    image, mask = (np.asarray(part) for part in load_sample("face"))
+    hole = (mask > 0).astype(np.uint8)
+    methods = make_methods({"faces": faces, "compact": pretrained}, FAST_BASELINES, network_methods)
+    psnr = {name: hole_metrics(image, method(image, hole), hole)["psnr"] for name, method in methods.items()}
+    assert max(psnr, key=lambda name: psnr[name]).startswith("faces"), psnr
+    completed = faces(image, hole).mean(axis=-1)
+    assert completed[40:46, 30:38].min() < completed[50:56, 30:38].mean() - 40  # the eye, and the cheek below it
