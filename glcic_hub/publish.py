@@ -54,7 +54,7 @@ def push_model(
         card = upload / CARD_FILE
         if not card.exists():
             write_card(upload, pipe.config, card_image(pipe))
-        elif card.read_bytes() == card_text(pipe.config, name="").encode():  # the package's, which has no name there
+        elif card.read_bytes() == card_text(pipe.config, folder.resolve().name).encode():  # one of the package's
             write_text(card, card_text(pipe.config))
         return upload_model(
             upload,

@@ -17,7 +17,8 @@ from glcic_hub.data.photographs import Folder
 from glcic_hub.training import steps, trainer
 from glcic_hub.training.data import load_batches
 from glcic_hub.training.options import TrainingOptions
-from tests.training_parts import SMALL, make_networks
+from tests.training_parts import ADVERSARIAL as SMALL
+from tests.training_parts import make_networks
 
 
 def digest(network: nn.Module) -> str:

@@ -202,7 +202,7 @@ def test_without_the_extra(
     with monkeypatch.context() as patch:
         patch.setattr(perceptual, "installed", lambda: False)
         perceptual._network.cache_clear()
-        with pytest.raises(ModuleNotFoundError, match=r'pip install "\.\[perceptual\]"'):
+        with pytest.raises(ModuleNotFoundError, match=r'pip install "glcic-hub\[perceptual\]"'):
             compare(photographs()[0], photographs()[1], MASK)
         assert main(arguments) == 0
         captured = capsys.readouterr()

@@ -56,7 +56,7 @@ def test_a_model_says_how_it_completes_best(pipe: GLCICPipeline) -> None:
     photo, mask = make_photo(46, 61), make_hole(46, 61)
     assert np.array_equal(pipe(photo, mask), pipe(photo, mask, detail="exemplars", blend="none"))
     config = dataclasses.replace(pipe.config, detail="none", blend="poisson")
-    other = GLCICPipeline(config, pipe.network, device="cpu")
+    other = GLCICPipeline(config, pipe.network, device="cpu", dtype=pipe.dtype)
     assert np.array_equal(other(photo, mask), pipe(photo, mask, detail="none", blend="poisson"))
     assert np.array_equal(other(photo, mask, detail="exemplars", blend="none"), pipe(photo, mask))
     assert not np.array_equal(other(photo, mask), pipe(photo, mask))

@@ -33,6 +33,14 @@ def test_the_papers_other_recipes() -> None:
     assert Recipe.load("imagenet-center") == dataclasses.replace(places2, **centre, hole_position="centre")
 
 
+def test_faces_are_the_papers_at_half_scale() -> None:
+    celeba, faces = Recipe.load("celeba"), Recipe.load("faces")
+    assert (faces.image_size, faces.patch_size) == (celeba.image_size // 2, celeba.patch_size // 2)
+    assert faces.resize == tuple(side // 2 for side in celeba.resize)
+    assert faces.hole_size == tuple(side // 2 for side in celeba.hole_size)
+    assert (faces.config((0, 0, 0)).detail, faces.config((0, 0, 0)).blend) == ("none", "poisson")
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_saved_as_it_was(tmp_path: Path, name: str) -> None:
     recipe = Recipe.load(name, seed=7)
@@ -103,7 +111,9 @@ def test_wrong_recipes_are_refused(tmp_path: Path, text: str, message: str) -> N
 
 
 def test_unknown_recipes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"no recipe and no file.*celeba, compact, facade, imagenet-center, places2"):
+    with pytest.raises(
+        ValueError, match=r"no recipe and no file.*celeba, compact, facade, faces, imagenet-center"
+    ):
         Recipe.load("resnet")
 
 

@@ -30,17 +30,14 @@ from glcic_hub.hub.model_files import load_discriminator
 from glcic_hub.training.options import TrainingOptions
 from glcic_hub.training.recipe import Recipe
 from glcic_hub.training.trainer import train
-from tests import training_parts
 from tests.conftest import ENVIRONMENT, LAUNCH_TWO, MEAN_PIXEL, ROOT, TWO_PROCESSES, make_hole, make_photo
 from tests.local_hub import TOKEN, serve_hub
 from tests.ranks import step_once_in_evaluation_mode
+from tests.training_parts import ADVERSARIAL as SMALL
 from tests.training_parts import make_photographs
 
 SCRIPT = str(ROOT / "train_accelerate.py")
 QUIET: dict[str, Any] = {"workers": 0, "trackers": ()}
-SMALL = dataclasses.replace(
-    training_parts.SMALL, r1_weight=1.0, colour_augmentation=True, frozen_statistics=True, joint_learning_rate=0.01
-)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -36,6 +37,11 @@ SMALL = Recipe(
     gradient_weight=10.0,
     similarity_weight=0.1,
 )
+
+ADVERSARIAL = dataclasses.replace(
+    SMALL, r1_weight=1.0, colour_augmentation=True, frozen_statistics=True, joint_learning_rate=0.01
+)
+"""With each entry on that keeps phase 3 in balance."""
 
 
 def make_photographs(folder: Path, count: int = 12) -> Path:

@@ -39,7 +39,7 @@ def write_card(folder: Path, config: GLCICConfig, image: Image.Image, name: str 
         folder: The model folder. A license in it stays as it is.
         config: The model's; the card repeats what it says of the training.
         image: Hole, result and original in a row, as `pipeline.card_image` makes it.
-        name: `user/name` on the Hub; empty for the model that comes with the package.
+        name: `user/name` on the Hub, or the name of a model that comes with the package.
 
     Raises:
         OSError: They cannot be written.
@@ -135,7 +135,7 @@ def card_data(config: GLCICConfig, name: str) -> ModelCardData:
         tags=TAGS,
         datasets=training.get("datasets"),
         metrics=list(METRICS) if results else None,
-        model_name=name or "glcic-hub",
+        model_name=name,
         eval_results=results or None,
     )
 
@@ -147,7 +147,7 @@ def _body(config: GLCICConfig, name: str) -> str:
     template = resources.files("glcic_hub.hub") / "model_card_template.md"
     alone = config.detail == "none"
     return Template(template.read_text(encoding="utf-8")).substitute(
-        name=f'"{name}"' if name else "",
+        name=f'"{name}"',
         image=CARD_IMAGE,
         made="this model" if alone else "this model and the image's own detail",
         default="by the network alone, blended" if alone else "detail from the image, guided by the network",
@@ -156,7 +156,7 @@ def _body(config: GLCICConfig, name: str) -> str:
         width=config.width,
         opset=OPSET,
         megabytes=f"{4e-6 * sum(parameter.numel() for parameter in network.parameters()):.0f}",
-        option=f" --model {name}" if name else "",
+        option=f" --model {name}",
         mean_pixel=", ".join(f"{value:.4f}" for value in config.mean_pixel),
         training=_training(training) if training else "What it was trained on was not recorded.",
         figures=_figures(training) if training.get("figures") else "Not measured.",
