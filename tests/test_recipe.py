@@ -111,9 +111,7 @@ def test_wrong_recipes_are_refused(tmp_path: Path, text: str, message: str) -> N
 
 
 def test_unknown_recipes_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"no recipe and no file.*celeba, compact, facade, faces, imagenet-center"
-    ):
+    with pytest.raises(ValueError, match=r"no recipe and no file.*celeba, compact, facade, faces, imagenet-center"):
         Recipe.load("resnet")
 
 
