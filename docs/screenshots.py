@@ -70,8 +70,8 @@ def go_through(page: Page) -> Iterator[str]:
 def make_thumbnails(folder: Path) -> None:
     """Completes the samples; each as a small image, before and after, of what is around the hole."""
     folder.mkdir(exist_ok=True)
-    pipe = GLCICPipeline.from_pretrained()
     for name in SAMPLE_TITLES:
+        pipe = GLCICPipeline.from_pretrained("faces" if name == "face" else None)
         before, mask = sample_of(name)
         left, top, right, bottom = mask.getbbox() or (0, 0, *mask.size)
         side = min(max(right - left, bottom - top) * 3 // 2, *before.size)

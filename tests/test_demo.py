@@ -30,6 +30,7 @@ from playwright.sync_api import Browser, Page
 
 from glcic_hub import GLCICPipeline
 from glcic_hub.demo import edits
+from glcic_hub.demo.app import make_demo
 from glcic_hub.demo.files import (
     KEPT_SECONDS,
     MAX_PIXELS,
@@ -1075,3 +1076,11 @@ def test_more_requests_than_may_wait(server: str, tmp_path: Path) -> None:
     served = sum("event: complete" in answer for answer in answers)
     told = sum("Queue is full" in answer for answer in answers)
     assert served >= 60 and told >= 10 and served + told == 90, (served, told, answers[-1])
+
+
+def test_a_model_for_faces_is_offered_a_face_and_completes_by_its_network_alone() -> None:
+    pages = {model: json.dumps(make_demo(model).get_config_file()) for model in ("faces", None)}
+    assert re.findall(r'data-sample=\\"(\w+)', pages["faces"]) == ["face"]
+    assert re.findall(r'data-sample=\\"(\w+)', pages[None]) == ["coffee", "chelsea", "astronaut", "rocket"]
+    for model, asked in (("faces", "blend"), (None, "detail")):
+        assert re.findall(r'name=\\"(detail|blend)\\" checked', pages[model]) == [asked]

@@ -68,6 +68,7 @@ SAMPLE_TITLES = {
     "chelsea": "Repair the scratches",
     "astronaut": "Remove the badges",
     "rocket": "Remove the tower",
+    "face": "Make up the eye",
 }
 
 WORKER = ThreadPoolExecutor(1)
@@ -338,6 +339,7 @@ def _lay_out_page(*, detail: bool, blend: bool) -> None:
         f'<button type="button" data-sample="{name}"><img src="data:image/webp;base64,{_thumbnail(name)}" alt="">'
         f"<span>{title}</span></button>"
         for name, title in SAMPLE_TITLES.items()
+        if detail != (name == "face")  # models for faces, which complete by the network alone, get the face
     )
     formats = ", ".join(READ_FORMATS).replace("WEBP", "WebP")
     for mark, value in {
