@@ -47,8 +47,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     """Adds which model completes, and where it runs."""
     parser.add_argument(
         "--model",
-        metavar="FOLDER|USER/NAME",
-        help="a trained model, here or on the Hub (default: the packaged weights)",
+        metavar="NAME|FOLDER|USER/NAME",
+        help="compact or faces, which are packaged; or a trained model, here or on the Hub (default: compact)",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     add_device(parser)
@@ -77,8 +77,8 @@ def add_methods(parser: argparse.ArgumentParser, baselines: Sequence[str]) -> No
     parser.add_argument(
         "--model",
         action="append",
-        metavar="FOLDER|USER/NAME",
-        help="a trained model, here or on the Hub; repeat for more (default: the packaged weights)",
+        metavar="NAME|FOLDER|USER/NAME",
+        help="compact, faces, or a trained model, here or on the Hub; repeat for more (default: compact)",
     )
     parser.add_argument(
         "--baselines",

@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host", help="address to listen on; 0.0.0.0 for all (default: this machine alone)")
     parser.add_argument("--port", type=port, metavar="N", help="default: the first free one from 7860 on")
-    parser.add_argument("--model", metavar="FOLDER|USER/NAME", help="default: the packaged weights")
+    parser.add_argument("--model", metavar="NAME|FOLDER|USER/NAME", help="default: compact, which is packaged")
     parser.add_argument("--share", action="store_true", help="also serve under a public address that Gradio lends")
 
 

@@ -85,7 +85,7 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=["onnx", "torch"], default="onnx", help="default: onnx")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
-    parser.add_argument("--model", metavar="FOLDER|USER/NAME", help="default: the packaged weights")
+    parser.add_argument("--model", metavar="NAME|FOLDER|USER/NAME", help="default: compact, which is packaged")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
 
 

@@ -172,11 +172,10 @@ def open_photographs(where: str | Path, *, stream: bool = False) -> Sequence[Pho
     """
     name, split = _name_and_split(where)
     folder = Path(name)
-    if folder.is_dir() and _names_masks(folder):
-        pass
-    elif folder.is_dir():
+    if folder.is_dir():
         try:
-            return Folder(folder)
+            if not _names_masks(folder):
+                return Folder(folder)
         except ValueError:  # it holds no images
             if not any(path.suffix in SHARD_SUFFIXES for path in folder.rglob("*")):
                 raise
