@@ -267,8 +267,8 @@ class Problem:
         self.guide_limit = int(random.integers(200, 700))
         self.pixels = [(int(y), int(x)) for y, x in np.argwhere(self.hole)]
 
-    def solve(self, sweeps: int) -> NDArray[np.int32]:
-        """The labels that are chosen, in the order of `pixels`."""
+    def solve(self, sweeps: int, group: int = NONE) -> NDArray[np.int32]:
+        """The labels that are chosen, in the order of `pixels`, if all are of one group, and all pixels start in it."""
         chosen = _exemplars.choose_labels(
             self.image,
             self.usable.astype(np.uint8),
@@ -277,8 +277,8 @@ class Problem:
             self.guide,
             self.blurred,
             np.array(self.labels, np.int32),
-            np.full(len(self.labels), NONE, np.int32),
-            np.full(self.shape, NONE, np.int32),
+            np.full(len(self.labels), group, np.int32),
+            np.where(self.hole, np.int32(group), np.int32(NONE)),
             2,
             sweeps,
             2,
@@ -382,6 +382,26 @@ def test_of_many_labels_no_expansion_is_left_that_would_be_better() -> None:
         (least,) = problem.energies(chosen[None])
         for label in set(chosen.tolist()):
             assert problem.energies(np.where(moves, label, chosen)).min() >= least
+
+
+def test_deep_inside_a_group_pixels_choose_as_one() -> None:
+    mixed = 0
+    for seed in range(6):
+        problem = Problem(seed, 15, 15, labels=2, known=1.0)
+        chosen = problem.solve(sweeps=1, group=0)
+        inner = chosen.reshape(15, 15)[4:-4, 4:-4]
+        assert (inner == inner[0, 0]).all()
+        least, *others = problem.energies(np.stack([chosen, 0 * chosen, 0 * chosen + 1]).astype(np.int64))
+        assert least <= min(others)
+        mixed += len(set(chosen)) == 2
+        # A pixel whose source is not known stays by itself.
+        y, x = problem.pixels[7 * 15 + 7]
+        problem.usable[y + problem.labels[0][0], x + problem.labels[0][1]] = False
+        inner = problem.solve(sweeps=1, group=0).reshape(15, 15)[4:-4, 4:-4].copy()
+        assert inner[3, 3] == 1
+        inner[3, 3] = inner[0, 0]
+        assert (inner == inner[0, 0]).all()
+    assert mixed  # or the problems were too easy
 
 
 def test_the_offsets_between_similar_patches_are_the_periods() -> None:

@@ -13,6 +13,9 @@
 #include <deque>
 #include <future>
 #include <limits>
+#include <map>
+#include <numeric>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -26,17 +29,21 @@ namespace {
 constexpr int NONE = -1;
 constexpr int PROMISING = -2;  // the group of labels that are tried near pixels at which they are among the cheapest
 constexpr int CHANNELS = 5;        // of a source: red, green, blue, and the mean gradients along both axes
+constexpr int TOGETHER = 64;       // pixels that a thread takes at a time, as their costs lie side by side
+constexpr int BLOCK = 64;          // greatest side of a block; the costs of its pixels together are below the next
 constexpr int UNUSABLE = 1 << 26;  // the cost of a label at a pixel for which its source is not known
 
-// Calls task(worker, i) for each i below a count on so many threads. Tasks must not touch what others change.
+// Calls task(worker, i) for each i below a count on so many threads, which take `together` numbers at a time. Tasks must
+// not touch what others change.
 template <typename Task>
-void share(int count, int threads, const Task& task) {
+void share(int count, int together, int threads, const Task& task) {
   std::atomic<int> next{0};
   const auto work = [&](int worker) {
-    for (int i = next++; i < count; i = next++) task(worker, i);
+    for (int first = next.fetch_add(together); first < count; first = next.fetch_add(together))
+      for (int i = first; i < std::min(count, first + together); ++i) task(worker, i);
   };
   std::vector<std::future<void>> others;
-  for (int worker = 1; worker < std::min(threads, count); ++worker)
+  for (int worker = 1; worker < std::min(threads, (count + together - 1) / together); ++worker)
     others.push_back(std::async(std::launch::async, work, worker));
   work(0);
   for (auto& other : others) other.get();
@@ -374,19 +381,56 @@ class Labelling {
           if (visible.data()[ny * width_ + nx]) neighbours_.push_back(ny * width_ + nx);
     }
     first_neighbour_.push_back(static_cast<int>(neighbours_.size()));
-    if (static_cast<int64_t>(pixels_.size()) * label_count_ <= 1 << 24)
-      costs_.assign(pixels_.size() * static_cast<size_t>(label_count_), NONE);
+    block_.assign(pixels_.size(), NONE);
+  }
+
+  // Remembers costs from now on, of all labels at all pixels.
+  void remember() { costs_.assign(pixels_.size() * static_cast<size_t>(label_count_), NONE); }
+
+  // Joins pixels deep inside one group to blocks, which change their labels as one: seams are elsewhere.
+  //
+  // start (H, W): groups, NONE outside the hole; labels_of: labels of each group; margin: least distance from other
+  // groups. A pixel at which the first label of its group cannot be used stays by itself.
+  void join(const int32_t* start, const std::vector<std::vector<int>>& labels_of, int margin) {
+    std::map<std::tuple<int, int, int>, int> numbers;
+    for (int i = 0; i < size(); ++i) {
+      const int y = pixels_[i] / width_, x = pixels_[i] % width_, group = start[pixels_[i]];
+      if (group == NONE || source(labels_of[group].front(), y, x) == NONE) continue;
+      bool deep = inside(y - margin, x - margin) && inside(y + margin, x + margin);
+      for (int ny = y - margin; deep && ny <= y + margin; ++ny)
+        for (int nx = x - margin; deep && nx <= x + margin; ++nx) deep = start[ny * width_ + nx] == group;
+      if (!deep) continue;
+      const auto [place, is_new] = numbers.try_emplace({group, y / BLOCK, x / BLOCK}, static_cast<int>(blocks_.size()));
+      if (is_new) blocks_.emplace_back();
+      block_[i] = place->second;
+      blocks_[block_[i]].push_back(i);
+    }
+  }
+
+  // The pixels that change with this one; none if it is in no block.
+  const std::vector<int>& block(int i) const { return block_[i] == NONE ? no_block_ : blocks_[block_[i]]; }
+
+  // The pixel that stands for those that change together: the first.
+  int first_of_block(int i) const { return block_[i] == NONE ? i : blocks_[block_[i]].front(); }
+
+  // Whether all neighbours of a pixel change with it.
+  bool is_enclosed(int i) const {
+    if (block_[i] == NONE) return false;
+    const int at = pixels_[i];
+    const auto together = [&](int other) { return block_[number_[other]] == block_[i]; };
+    return together(at - width_) && together(at - 1) && together(at + 1) && together(at + width_);
   }
 
   int size() const { return static_cast<int>(pixels_.size()); }
   int pixel(int i) const { return pixels_[i]; }
 
-  // The cost of a label at a pixel: its difference from the guide, and from the known pixels around the hole.
+  // The cost of a label at a pixel, or at all that change with it: its difference from the guide, and from the known
+  // pixels around the hole.
   int cost(int i, int label) {
     if (label == NONE) return UNUSABLE;
-    if (costs_.empty()) return compute_cost(i, label);
+    if (costs_.empty()) return total_cost(i, label);
     int& cost = costs_[static_cast<size_t>(label) * pixels_.size() + i];
-    if (cost == NONE) cost = compute_cost(i, label);
+    if (cost == NONE) cost = total_cost(i, label);
     return cost;
   }
 
@@ -424,6 +468,13 @@ class Labelling {
   }
 
  private:
+  int total_cost(int i, int label) const {
+    if (block_[i] == NONE) return compute_cost(i, label);
+    int sum = 0;
+    for (const int j : blocks_[block_[i]]) sum = std::min(sum + compute_cost(j, label), UNUSABLE);
+    return sum;
+  }
+
   int compute_cost(int i, int label) const {
     const int y = pixels_[i] / width_, x = pixels_[i] % width_;
     const int at = source(label, y, x);
@@ -452,43 +503,54 @@ class Labelling {
   Weights weights_;
   std::vector<int> pixels_, number_, costs_;
   std::vector<int> neighbours_, first_neighbour_;  // what is visible around each pixel
+  std::vector<int> block_;                         // the number of each pixel's block
+  std::vector<std::vector<int>> blocks_;
+  const std::vector<int> no_block_;
 };
 
 // Expands labels, one at a time. Several expansions may share a labelling if their pixels do not touch.
 class Expansion {
  public:
-  explicit Expansion(Labelling& labelling) : labelling_(labelling), node_(labelling.size(), NONE) {}
+  explicit Expansion(Labelling& labelling)
+      : labelling_(labelling), node_(labelling.size(), NONE), change_(labelling.size()) {}
 
   // Lets each pixel of `members` keep its label or take this one, whichever costs least in all.
+  //
+  // members: in order, of a block all but those that are enclosed in it.
   void expand(int label, const std::vector<int>& members, std::vector<int>& chosen) {
     free_.clear();
-    change_.clear();
     const Weights& weights = labelling_.weights();
-    for (const int i : members)
-      if (chosen[i] != label && labelling_.cost(i, label) < UNUSABLE) {
-        node_[i] = static_cast<int>(free_.size());
-        free_.push_back(i);
-        const int y = labelling_.pixel(i) / labelling_.width(), x = labelling_.pixel(i) % labelling_.width();
-        const int own = labelling_.source(chosen[i], y, x);
-        change_.push_back(own == NONE ? NONE : labelling_.difference(own, labelling_.source(label, y, x)));
-      }
-    flow_.begin(static_cast<int>(free_.size()));
+    int nodes = 0;
+    for (const int i : members) {
+      if (const int first = labelling_.first_of_block(i); first != i)
+        node_[i] = node_[first];
+      else if (chosen[i] != label && labelling_.cost(i, label) < UNUSABLE)
+        node_[i] = nodes++;
+      if (node_[i] == NONE) continue;
+      free_.push_back(i);
+      const int y = labelling_.pixel(i) / labelling_.width(), x = labelling_.pixel(i) % labelling_.width();
+      const int own = labelling_.source(chosen[i], y, x);
+      change_[i] = own == NONE ? NONE : labelling_.difference(own, labelling_.source(label, y, x));
+    }
+    flow_.begin(nodes);
     int64_t before = 0, beyond = 0;
     for (const int i : free_) {
-      const int kept = labelling_.cost(i, chosen[i]);
-      flow_.add_costs(node_[i], labelling_.cost(i, label), kept);
-      before += kept;
+      if (labelling_.first_of_block(i) == i) {
+        const int kept = labelling_.cost(i, chosen[i]);
+        flow_.add_costs(node_[i], labelling_.cost(i, label), kept);
+        before += kept;
+      }
       const int y = labelling_.pixel(i) / labelling_.width(), x = labelling_.pixel(i) % labelling_.width();
       for (int side = 0; side < 4; ++side) {
         const int ny = y + DOWN[side], nx = x + RIGHT[side];
         const int j = labelling_.number(ny, nx);
-        if (j == NONE) continue;
+        if (j == NONE || labelling_.first_of_block(i) == labelling_.first_of_block(j)) continue;
         // Most neighbours have the same label, and their sources have been compared with the offered ones already.
         const bool alike = chosen[i] == chosen[j] && node_[j] != NONE;
         if (alike && side >= 2) continue;
         const int keep_both = labelling_.seam(chosen[i], chosen[j], y, x, ny, nx);
-        const int take_one = alike && change_[node_[i]] != NONE && change_[node_[j]] != NONE
-                                 ? weights.seam + weights.colour * (change_[node_[i]] + change_[node_[j]])
+        const int take_one = alike && change_[i] != NONE && change_[j] != NONE
+                                 ? weights.seam + weights.colour * (change_[i] + change_[j])
                                  : labelling_.seam(label, chosen[j], y, x, ny, nx);
         if (node_[j] == NONE) {
           flow_.add_costs(node_[i], take_one, keep_both);
@@ -507,7 +569,11 @@ class Expansion {
     }
     const int64_t gain = free_.empty() ? 0 : before - (flow_.solve() + beyond);
     for (const int i : free_) {
-      if (gain > 0 && flow_.on_sink_side(node_[i])) chosen[i] = label;
+      if (gain > 0 && flow_.on_sink_side(node_[i])) {
+        chosen[i] = label;
+        if (labelling_.first_of_block(i) == i)
+          for (const int j : labelling_.block(i)) chosen[j] = label;
+      }
       node_[i] = NONE;
     }
   }
@@ -524,11 +590,13 @@ class Expansion {
 // Finds for each promising label the pixels at which it is among the `count` cheapest.
 std::vector<std::vector<int>> promising(Labelling& labelling, const int32_t* groups, int label_count, int count,
                                         int threads) {
+  std::vector<int> labels;
+  for (int label = 0; label < label_count; ++label)
+    if (groups[label] == PROMISING) labels.push_back(label);
   std::vector<std::vector<std::pair<int, int>>> cheapest(labelling.size());  // costs and labels, in order
-  share(labelling.size(), threads, [&](int, int i) {
+  share(labels.empty() ? 0 : labelling.size(), TOGETHER, threads, [&](int, int i) {
     std::vector<std::pair<int, int>>& least = cheapest[i];
-    for (int label = 0; label < label_count; ++label) {
-      if (groups[label] != PROMISING) continue;
+    for (const int label : labels) {
       const bool full = static_cast<int>(least.size()) == count;
       const std::pair<int, int> cost{labelling.cost(i, label), label};
       if (full && !(cost < least.back())) continue;
@@ -557,9 +625,11 @@ std::vector<int> within(const Labelling& labelling, const std::vector<int>& pixe
   return found;
 }
 
-// Puts groups that may expand at the same time together: no pixel of one is another's, or beside one of another's.
+// Puts groups that may expand at the same time together, large ones first: no pixel of one is another's, or beside one
+// of another's.
 std::vector<std::vector<int>> batches(const Labelling& labelling, const std::vector<std::vector<int>>& groups_of_pixels,
-                                      int group_count) {
+                                      const std::vector<std::vector<int>>& members) {
+  const int group_count = static_cast<int>(members.size());
   std::vector<std::vector<char>> touch(group_count, std::vector<char>(group_count));
   for (int i = 0; i < labelling.size(); ++i) {
     const int y = labelling.pixel(i) / labelling.width(), x = labelling.pixel(i) % labelling.width();
@@ -570,7 +640,10 @@ std::vector<std::vector<int>> batches(const Labelling& labelling, const std::vec
     }
   }
   std::vector<std::vector<int>> together;
-  for (int group = 0; group < group_count; ++group) {
+  std::vector<int> order(group_count);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return members[a].size() > members[b].size(); });
+  for (const int group : order) {
     const auto free = [&](const std::vector<int>& batch) {
       return std::none_of(batch.begin(), batch.end(), [&](int other) { return touch[group][other]; });
     };
@@ -615,8 +688,13 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
   const int group_count = static_cast<int>(labels_of.size());
   std::vector<std::vector<int>> members(group_count), groups_of_pixels(labelling.size());
   std::vector<int> everywhere(labelling.size());
+  if (others.empty())
+    labelling.join(start.data(), labels_of, reach + 2);
+  else
+    labelling.remember();
   for (int i = 0; i < labelling.size(); ++i) {
     everywhere[i] = i;
+    if (labelling.is_enclosed(i)) continue;
     const int y = labelling.pixel(i) / width, x = labelling.pixel(i) % width;
     std::vector<int>& around = groups_of_pixels[i];
     for (int ny = std::max(0, y - reach); ny <= std::min(height - 1, y + reach); ++ny)
@@ -628,7 +706,7 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
   }
   // Start from the label of least cost among those of a pixel's own group and those that are tried everywhere.
   std::vector<int> chosen(labelling.size(), NONE);
-  share(labelling.size(), threads, [&](int, int i) {
+  share(labelling.size(), TOGETHER, threads, [&](int, int i) {
     int least = UNUSABLE;
     const auto attempt = [&](const std::vector<int>& labels) {
       for (const int label : labels) {
@@ -639,12 +717,14 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
       }
     };
     const int own = start.data()[labelling.pixel(i)];
+    if (labelling.first_of_block(i) != i) return;
     if (own != NONE) attempt(labels_of[own]);
     attempt(others);
+    for (const int j : labelling.block(i)) chosen[j] = chosen[i];
   });
   std::vector<Expansion> workers(std::max(1, threads), Expansion(labelling));
-  for (const std::vector<int>& batch : batches(labelling, groups_of_pixels, group_count))
-    share(static_cast<int>(batch.size()), threads, [&](int worker, int i) {
+  for (const std::vector<int>& batch : batches(labelling, groups_of_pixels, members))
+    share(static_cast<int>(batch.size()), 1, threads, [&](int worker, int i) {
       for (const int label : labels_of[batch[i]]) workers[worker].expand(label, members[batch[i]], chosen);
     });
   const std::vector<std::vector<int>> cheap_at = promising(labelling, groups.data(), label_count, best, threads);
@@ -680,13 +760,16 @@ void level_seams(Array<float>& image, const Array<uint8_t>& hole, const Array<fl
         const int i = y * width + x;
         if (!inside[i]) continue;
         const float degree = static_cast<float>((y > 0) + (x > 0) + (y + 1 < height) + (x + 1 < width)) + screen;
+        const float share = OVERRELAXATION / degree;
         for (int c = 0; c < 3; ++c) {
-          float sum = screen * hold[i * 3 + c];
-          if (x > 0) sum += f[(i - 1) * 3 + c] - to_right[(i - 1) * 3 + c];
-          if (y > 0) sum += f[(i - width) * 3 + c] - to_below[(i - width) * 3 + c];
-          if (x + 1 < width) sum += f[(i + 1) * 3 + c] + to_right[i * 3 + c];
-          if (y + 1 < height) sum += f[(i + width) * 3 + c] + to_below[i * 3 + c];
-          f[i * 3 + c] += OVERRELAXATION * (sum / degree - f[i * 3 + c]);
+          const int k = i * 3 + c;
+          float sum = screen * hold[k];
+          if (y > 0) sum += f[k - width * 3] - to_below[k - width * 3];
+          if (y + 1 < height) sum += f[k + width * 3] + to_below[k];
+          if (x + 1 < width) sum += f[k + 3] + to_right[k];
+          // Last, as it is known last: the rest need not wait for it.
+          const float rest = f[k] + (share * sum - OVERRELAXATION * f[k]);
+          f[k] = x > 0 ? rest + share * (f[k - 3] - to_right[k - 3]) : rest;
         }
       }
 }

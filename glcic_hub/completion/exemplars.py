@@ -262,7 +262,7 @@ def fill_from_exemplars(
     for number, scale in enumerate(reversed(scales)):
         coarse = number < 2
         candidates = frequent_offsets(scale) if coarse and not speck else np.zeros((0, 2), np.int32)
-        groups = np.full(len(candidates), NONE, np.int32)
+        groups = np.full(len(candidates), PROMISING if chosen is not None else NONE, np.int32)
         start = np.full(scale.hole.shape, NONE, np.int32)
         if chosen is None:
             lattice = lattice_offsets(scale)
@@ -330,20 +330,20 @@ def _scales(image: NDArray[np.float32], known: Hole, hole: Hole, guide: NDArray[
     # The guide must not ask for colours and tints that the image hardly has, such as green in a grey street.
     some = rgb[:: 1 + len(known) // 256][known[:: 1 + len(known) // 256]]  # some 256 rows tell
     if len(some):
-        least, greatest = _range(some)
-        guide8 = guide8.clip(least, greatest)
-        low, high = _range(_tints(some))
-        guide8 = (guide8[..., 1:2] + _tints(guide8).clip(low, high)).clip(0, 255).astype(np.uint8)
-    features = _features(np.where(known[..., None], rgb, guide8), known)
+        colours = [plane.clip(*ends) for plane, ends in zip(cv2.split(guide8), _ranges(some), strict=True)]
+        green = colours[1].astype(np.int16)
+        tints = [(plane - green).clip(*ends) for plane, ends in zip(colours, _ranges(_tints(some)), strict=True)]
+        guide8 = np.asarray(cv2.merge([(green + tint).clip(0, 255).astype(np.uint8) for tint in tints]), np.uint8)
+    features = _features(np.asarray(cv2.copyTo(rgb, known.astype(np.uint8), guide8.copy())), known)
     scales = [Scale(features, guide8, known, hole)]
     while scales[-1].hole.sum() > COARSE_AREA:
         features, guide8, known, hole = scales[-1]
-        count = _sum_of_fours(known.astype(np.int32)[..., None])
+        count = _sum_of_fours(known[..., None])
         few = count[..., 0] < 2
         scales.append(
             Scale(
-                _mean(_sum_of_fours(np.where(known[..., None], features, 0)), count),
-                _mean(_sum_of_fours(guide8), _sum_of_fours(np.ones((*hole.shape, 1), np.uint8))),
+                _mean(_sum_of_fours(np.asarray(cv2.copyTo(features, known.astype(np.uint8)))), count),
+                _mean(_sum_of_fours(guide8), _sum_of_fours(np.ones((*hole.shape, 1), bool))),
                 ~few,
                 few & (_sum_of_fours(hole[..., None])[..., 0] > 0),
             )
@@ -356,17 +356,17 @@ def _tints(rgb: Bytes) -> NDArray[np.int16]:
     return rgb.astype(np.int16) - rgb[..., 1:2]
 
 
-def _range(colours: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Finds the range of most of the colours (n, 3)."""
-    low, high = np.percentile(colours, (RARE, 100 - RARE), axis=0, method="nearest")
-    return low, high
+def _ranges(colours: NDArray[Any]) -> NDArray[Any]:
+    """Finds the range of most of the colours (n, 3): (3, 2), least and greatest of each channel."""
+    return np.asarray(np.percentile(colours, (RARE, 100 - RARE), axis=0, method="nearest")).T
 
 
 def _sum_of_fours(values: NDArray[Any]) -> NDArray[np.int32]:
     """Sums blocks of 2x2 pixels, (H, W, C) to (H / 2, W / 2, C), rounded up; zero beyond the edge."""
-    height, width, channels = values.shape
-    padded = np.pad(values.astype(np.int32), [(0, height % 2), (0, width % 2), (0, 0)])
-    return np.asarray(padded.reshape(-(-height // 2), 2, -(-width // 2), 2, channels).sum(axis=(1, 3), dtype=np.int32))
+    height, width, _ = values.shape
+    padded = np.pad(values, [(0, height % 2), (0, width % 2), (0, 0)])
+    rows = np.add(padded[::2], padded[1::2], dtype=np.int32)
+    return np.asarray(rows[:, ::2] + rows[:, 1::2])
 
 
 def _mean(total: NDArray[np.int32], count: NDArray[np.int32]) -> Bytes:
@@ -375,7 +375,8 @@ def _mean(total: NDArray[np.int32], count: NDArray[np.int32]) -> Bytes:
 
 def _features(rgb: Bytes, known: Hole) -> Bytes:
     """Stacks colours and the mean absolute gradients of the known pixels around each pixel."""
-    grey = rgb.sum(axis=2, dtype=np.int16)
+    red, green, blue = cv2.split(rgb.astype(np.int16))
+    grey = red + green + blue
     gradients = []
     for axis in (0, 1):
         ahead, behind = (np.take(known, range(first, known.shape[axis] - 1 + first), axis) for first in (1, 0))
