@@ -268,7 +268,7 @@ class Problem:
         self.pixels = [(int(y), int(x)) for y, x in np.argwhere(self.hole)]
 
     def solve(self, sweeps: int, group: int = NONE) -> NDArray[np.int32]:
-        """The labels that are chosen, in the order of `pixels`, if all are of one group, and all pixels start in it."""
+        """The labels that are chosen, in the order of `pixels`, if labels and pixels are of one group."""
         chosen = _exemplars.choose_labels(
             self.image,
             self.usable.astype(np.uint8),
