@@ -1,14 +1,18 @@
-"""The scripts of docs/experiments, as their pages call them."""
+"""The scripts of docs, as their pages call them."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from glcic_hub import GLCICPipeline
+from glcic_hub.training.recipe import Recipe
 from tests.conftest import ROOT, make_photo
 
 pytestmark = pytest.mark.slow
@@ -23,7 +27,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(script: str, *arguments: str | Path) -> str:
-    command = [sys.executable, ROOT / "docs/experiments" / script, *arguments]
+    command = [sys.executable, ROOT / "docs" / script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -36,7 +40,7 @@ def cells(table: str) -> dict[str, list[str]]:
 
 def test_context(photographs: Path) -> None:
     """Telea's method sees the rim of the hole, whatever is farther away; the network sees more."""
-    table = cells(run("context.py", photographs, "--every", "1"))
+    table = cells(run("experiments/context.py", photographs, "--every", "1"))
     heads, *rows = table.values()
     assert len(rows) == 4
     by_method = {name: [row[place] for row in rows] for place, name in enumerate(heads)}
@@ -46,13 +50,32 @@ def test_context(photographs: Path) -> None:
 
 
 def test_limits(photographs: Path) -> None:
-    table = cells(run("limits.py", photographs, "--every", "2"))
+    table = cells(run("experiments/limits.py", photographs, "--every", "2"))
     assert len(table) == 10 and len(set(map(str, table.values()))) == 10
     assert all(len(row) == 4 for row in table.values())
 
 
 @pytest.mark.parametrize(("flags", "columns"), [([], 4), (["--plain", "--removal", "--baselines", "Telea"], 4)])
 def test_grid(tmp_path: Path, flags: list[str], columns: int) -> None:
-    run("grid.py", "-o", tmp_path / "grid.png", "--size", "64", *flags)
+    run("experiments/grid.py", "-o", tmp_path / "grid.png", "--size", "64", *flags)
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.width == columns * 64 + (columns - 1) * 8
+
+
+def test_train_for(photographs: Path, tmp_path: Path) -> None:
+    """As many steps as fit in two minutes, shared among the phases as the recipe says."""
+    with zipfile.ZipFile(tmp_path / "photographs.zip", "w") as archive:
+        for number, path in enumerate(sorted(photographs.iterdir())):
+            archive.write(path, f"{'train' if number else 'val'}/{path.name}")
+    flags = ["--recipe", "small", "--width", "4", "--minutes", "2"]
+    begin = time.monotonic()
+    run("train_for.py", tmp_path / "photographs.zip", tmp_path / "out", *flags)
+    assert time.monotonic() - begin < 135
+    names = ["config.json", "grid.png", "log.jsonl", "losses.png", "model.safetensors", "recipe.yaml"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    trained, asked = Recipe.load(str(tmp_path / "out/recipe.yaml")), Recipe.load("small")
+    assert trained.total_steps > 60
+    assert trained.completion_steps / trained.total_steps == pytest.approx(
+        asked.completion_steps / asked.total_steps, 0.1
+    )
+    assert GLCICPipeline.from_pretrained(tmp_path / "out").config.width == 4
