@@ -595,6 +595,7 @@ std::vector<std::vector<int>> promising(Labelling& labelling, const int32_t* gro
     if (groups[label] == PROMISING) labels.push_back(label);
   std::vector<std::vector<std::pair<int, int>>> cheapest(labelling.size());  // costs and labels, in order
   share(labels.empty() ? 0 : labelling.size(), TOGETHER, threads, [&](int, int i) {
+    if (labelling.first_of_block(i) != i) return;
     std::vector<std::pair<int, int>>& least = cheapest[i];
     for (const int label : labels) {
       const bool full = static_cast<int>(least.size()) == count;
@@ -619,9 +620,11 @@ std::vector<int> within(const Labelling& labelling, const std::vector<int>& pixe
       for (int nx = x - distance; nx <= x + distance; ++nx)
         if (const int j = labelling.number(ny, nx); j != NONE) near[j] = 1;
   }
+  for (int i = 0; i < labelling.size(); ++i)
+    if (near[i]) near[labelling.first_of_block(i)] = 1;
   std::vector<int> found;
   for (int i = 0; i < labelling.size(); ++i)
-    if (near[i]) found.push_back(i);
+    if ((near[i] || near[labelling.first_of_block(i)]) && !labelling.is_enclosed(i)) found.push_back(i);
   return found;
 }
 
@@ -688,10 +691,8 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
   const int group_count = static_cast<int>(labels_of.size());
   std::vector<std::vector<int>> members(group_count), groups_of_pixels(labelling.size());
   std::vector<int> everywhere(labelling.size());
-  if (others.empty())
-    labelling.join(start.data(), labels_of, reach + 2);
-  else
-    labelling.remember();
+  if (group_count) labelling.join(start.data(), labels_of, reach + 2);
+  if (!others.empty()) labelling.remember();
   for (int i = 0; i < labelling.size(); ++i) {
     everywhere[i] = i;
     if (labelling.is_enclosed(i)) continue;
