@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from glcic_hub.completion import _exemplars, exemplars
 from glcic_hub.completion.blending import blend_patches
 from glcic_hub.completion.completer import Completer
-from glcic_hub.completion.exemplars import NONE, Scale, complete_from_exemplars, fill_from_exemplars, frequent_offsets
+from glcic_hub.completion.exemplars import (
+    NONE,
+    Scale,
+    complete_from_exemplars,
+    fill_from_exemplars,
+    frequent_offsets,
+    similar_patches,
+    singularity,
+)
 from glcic_hub.images.processing import Patch, to_uint8, to_unit
 from tests.conftest import make_network, make_photo
 
@@ -265,6 +273,7 @@ class Problem:
         self.colour, self.seam = int(random.integers(1, 3)), int(random.integers(100))
         self.guide_weight, self.context, self.radius = (int(random.integers(*b)) for b in ((1, 6), (0, 6), (1, 3)))
         self.guide_limit = int(random.integers(200, 700))
+        self.singular = random.integers(0, 300, self.shape, np.int32)
         self.pixels = [(int(y), int(x)) for y, x in np.argwhere(self.hole)]
 
     def solve(self, sweeps: int, group: int = NONE) -> NDArray[np.int32]:
@@ -276,6 +285,7 @@ class Problem:
             self.visible.astype(np.uint8),
             self.guide,
             self.blurred,
+            self.singular,
             np.array(self.labels, np.int32),
             np.full(len(self.labels), group, np.int32),
             np.where(self.hole, np.int32(group), np.int32(NONE)),
@@ -299,12 +309,12 @@ class Problem:
         return (sy, sx) if inside and self.usable[sy, sx] else None
 
     def cost(self, label: int, y: int, x: int) -> float:
-        """Distance from the guide; the seam to what is visible beside the pixel; how alike the surroundings are."""
+        """Distance from the guide; the source's own; the seam to what is visible beside it; the surroundings'."""
         source = self.source(label, y, x)
         if source is None:
             return np.inf
         apart = int(np.abs(self.guide[y, x].astype(int) - self.blurred[source]).sum())
-        total = self.guide_weight * min(apart, self.guide_limit)
+        total = self.guide_weight * min(apart, self.guide_limit) + int(self.singular[source])
         around = 0
         reach = range(-self.radius, self.radius + 1)
         for dy, dx in itertools.product(reach, reach):
@@ -408,9 +418,22 @@ def test_the_offsets_between_similar_patches_are_the_periods() -> None:
     tile = np.random.default_rng(0).integers(0, 256, (14, 18, 5), np.uint8)
     features = np.tile(tile, (5, 4, 1))
     hole = rectangle(70, 72, 20, 20, 30, 28)
-    offsets = frequent_offsets(Scale(features, features[..., :3], ~hole, hole))
+    offsets = frequent_offsets(similar_patches(Scale(features, features[..., :3], ~hole, hole)), 70, 72)
     assert not (offsets[:10] % (14, 18)).any()  # the most frequent ones come first
     assert {(14, 0), (0, 18), (-14, 0), (0, -18)} <= {(int(dy), int(dx)) for dy, dx in offsets}
+
+
+def test_what_stands_once_costs_more_to_copy_than_what_repeats() -> None:
+    random = np.random.default_rng(0)
+    image = np.tile(random.integers(60, 200, (14, 18, 3), np.uint8), (5, 4, 1))
+    image[44:56, 6:18] = random.integers(60, 200, (12, 12, 3), np.uint8)
+    features = np.concatenate([image, np.zeros_like(image[..., :2])], axis=2)
+    hole = rectangle(70, 72, 20, 40, 30, 48)
+    scale = Scale(features, image, ~hole, hole)
+    costs = singularity(similar_patches(scale), scale)
+    assert costs[48:52, 10:14].min() > 50
+    costs[40:60, 2:22] = 0
+    assert costs.mean() < 10  # the search misses some of those that repeat
 
 
 @pytest.mark.parametrize("screen", [0.0, 0.05, 2.0])

@@ -85,8 +85,9 @@ int patch_distance(const uint8_t* image, int row, int ay, int ax, int by, int bx
   return sum;
 }
 
-// Finds for patches at every other pixel the most similar one at least `apart` pixels away: (n, 2) offsets dy, dx.
-Array<int32_t> similar_offsets(const Array<uint8_t>& image, const Array<uint8_t>& whole, int radius, int apart,
+// Finds for patches at every other pixel the most similar one at least `apart` pixels away: (n, 5), the patch's y, x,
+// the offset dy, dx, and the squared distance.
+Array<int32_t> similar_patches(const Array<uint8_t>& image, const Array<uint8_t>& whole, int radius, int apart,
                                int sweeps) {
   const int height = static_cast<int>(image.shape(0)), width = static_cast<int>(image.shape(1));
   const uint8_t *pixels = image.data(), *usable = whole.data();
@@ -142,12 +143,11 @@ Array<int32_t> similar_offsets(const Array<uint8_t>& image, const Array<uint8_t>
   for (const auto& [y, x] : centres) {
     const Match& match = best[y * width + x];
     if (match.y == NONE) continue;
-    found.push_back(match.y - y);
-    found.push_back(match.x - x);
+    found.insert(found.end(), {y, x, match.y - y, match.x - x, match.distance});
   }
-  Array<int32_t> offsets({static_cast<py::ssize_t>(found.size() / 2), static_cast<py::ssize_t>(2)});
-  std::copy(found.begin(), found.end(), offsets.mutable_data());
-  return offsets;
+  Array<int32_t> matches({static_cast<py::ssize_t>(found.size() / 5), static_cast<py::ssize_t>(5)});
+  std::copy(found.begin(), found.end(), matches.mutable_data());
+  return matches;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -356,7 +356,7 @@ class Labelling {
  public:
   Labelling(const Array<uint8_t>& features, const Array<uint8_t>& usable, const Array<uint8_t>& hole,
             const Array<uint8_t>& visible, const Array<uint8_t>& guide, const Array<uint8_t>& blurred,
-            const Array<int32_t>& labels, const Weights& weights)
+            const Array<int32_t>& singular, const Array<int32_t>& labels, const Weights& weights)
       : height_(static_cast<int>(hole.shape(0))),
         width_(static_cast<int>(hole.shape(1))),
         label_count_(static_cast<int>(labels.shape(0))),
@@ -365,6 +365,7 @@ class Labelling {
         hole_(hole.data()),
         guide_(guide.data()),
         blurred_(blurred.data()),
+        singular_(singular.data()),
         labels_(labels.data()),
         weights_(weights),
         number_(static_cast<size_t>(height_) * width_, NONE) {
@@ -424,8 +425,8 @@ class Labelling {
   int size() const { return static_cast<int>(pixels_.size()); }
   int pixel(int i) const { return pixels_[i]; }
 
-  // The cost of a label at a pixel, or at all that change with it: its difference from the guide, and from the known
-  // pixels around the hole.
+  // The cost of a label at a pixel, or at all that change with it: its difference from the guide and from the known
+  // pixels around the hole, and what it costs to copy its source at all.
   int cost(int i, int label) {
     if (label == NONE) return UNUSABLE;
     if (costs_.empty()) return total_cost(i, label);
@@ -481,7 +482,7 @@ class Labelling {
     if (at == NONE) return UNUSABLE;
     int64_t sum = 0;
     for (int c = 0; c < 3; ++c) sum += std::abs(int{guide_[pixels_[i] * 3 + c]} - int{blurred_[at * 3 + c]});
-    sum = weights_.guide * std::min<int64_t>(sum, weights_.guide_limit);
+    sum = weights_.guide * std::min<int64_t>(sum, weights_.guide_limit) + singular_[at];
     // The seam to what is known beside the hole, and how alike the surroundings are.
     int64_t around = 0;
     for (int j = first_neighbour_[i]; j < first_neighbour_[i + 1]; ++j) {
@@ -499,7 +500,7 @@ class Labelling {
 
   int height_, width_, label_count_;
   const uint8_t *features_, *usable_, *hole_, *guide_, *blurred_;
-  const int32_t* labels_;
+  const int32_t *singular_, *labels_;
   Weights weights_;
   std::vector<int> pixels_, number_, costs_;
   std::vector<int> neighbours_, first_neighbour_;  // what is visible around each pixel
@@ -663,22 +664,22 @@ std::vector<std::vector<int>> batches(const Labelling& labelling, const std::vec
 //
 // features (H, W, 5) uint8; usable (H, W) uint8: what may be copied; hole (H, W) uint8; visible (H, W) uint8: what the
 // fill has to fit; guide and blurred (H, W, 3) uint8: what it should look like from afar, and what the image looks
-// like. labels (L, 2) int32: dy, dx. groups (L,) int32: a label of group g is tried within `reach` of pixels whose
+// like; singular (H, W) int32: what it costs to copy a pixel at all. labels (L, 2) int32: dy, dx. groups (L,) int32: a label of group g is tried within `reach` of pixels whose
 // start is g; one of NONE everywhere; one of PROMISING within `near` of pixels at which it is among the `best`
 // cheapest. start (H, W) int32: groups, NONE outside the hole. The result does not depend on the number of threads.
 // Gives (H, W) int32 labels, NONE outside the hole and where no label can be used.
 Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t>& usable, const Array<uint8_t>& hole,
                              const Array<uint8_t>& visible, const Array<uint8_t>& guide,
-                             const Array<uint8_t>& blurred, const Array<int32_t>& labels,
-                             const Array<int32_t>& groups, const Array<int32_t>& start, int reach, int near,
-                             int best, int colour, int seam, int guide_weight, int guide_limit, int context,
-                             int radius, int threads) {
+                             const Array<uint8_t>& blurred, const Array<int32_t>& singular,
+                             const Array<int32_t>& labels, const Array<int32_t>& groups, const Array<int32_t>& start,
+                             int reach, int near, int best, int colour, int seam, int guide_weight, int guide_limit,
+                             int context, int radius, int threads) {
   const int height = static_cast<int>(hole.shape(0)), width = static_cast<int>(hole.shape(1));
   const int label_count = static_cast<int>(labels.shape(0));
   Array<int32_t> result({hole.shape(0), hole.shape(1)});
   int32_t* out = result.mutable_data();
   py::gil_scoped_release release;
-  Labelling labelling(features, usable, hole, visible, guide, blurred, labels,
+  Labelling labelling(features, usable, hole, visible, guide, blurred, singular, labels,
                       Weights{colour, seam, guide_weight, guide_limit, context, radius});
   // Which labels each group has, and which pixels they are tried at.
   std::vector<std::vector<int>> labels_of;
@@ -778,7 +779,7 @@ void level_seams(Array<float>& image, const Array<uint8_t>& hole, const Array<fl
 }  // namespace
 
 PYBIND11_MODULE(_exemplars, module) {
-  module.def("similar_offsets", &similar_offsets);
+  module.def("similar_patches", &similar_patches);
   module.def("choose_labels", &choose_labels);
   module.def("level_seams", &level_seams);
 }

@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-def similar_offsets(
+def similar_patches(
     image: NDArray[np.uint8], whole: NDArray[np.uint8], radius: int, apart: int, sweeps: int, /
 ) -> NDArray[np.int32]: ...
 def choose_labels(
@@ -11,6 +11,7 @@ def choose_labels(
     visible: NDArray[np.uint8],
     guide: NDArray[np.uint8],
     blurred: NDArray[np.uint8],
+    singular: NDArray[np.int32],
     labels: NDArray[np.int32],
     groups: NDArray[np.int32],
     start: NDArray[np.int32],

@@ -4,8 +4,9 @@ The network decides what belongs where, on a copy of the image so small that the
 hole then gets an offset to the known pixel it is copied from (a shift map: Pritch, Kav-Venaki and Peleg 2009). The
 offsets are chosen so that pieces from different places fit each other at their seams, fit the known pixels around the
 hole, and look like the network's fill from afar. Frequent offsets between similar patches are among the candidates;
-they continue windows and tiles (He and Sun 2012). Alpha expansion makes the choice (Boykov, Veksler and Zabih 2001),
-coarse to fine. Finally colours are pulled towards the network's, and the remaining seams are levelled.
+they continue windows and tiles (He and Sun 2012). What resembles nothing else, such as a face, costs more to copy.
+Alpha expansion makes the choice (Boykov, Veksler and Zabih 2001), coarse to fine. Finally colours are pulled towards
+the network's, and the remaining seams are levelled.
 
 All choices are made in integers: the same image, hole and guide give the same fill on every machine.
 """
@@ -42,6 +43,9 @@ Bytes: TypeAlias = NDArray[np.uint8]
 Hole: TypeAlias = NDArray[np.bool_]
 Labels: TypeAlias = NDArray[np.int32]
 """Offsets dy, dx by label, (n, 2); groups by label, (n,); or a label or group for each pixel, (H, W)."""
+
+Matches: TypeAlias = NDArray[np.int32]
+"""Patches and the most similar to each, (n, 5): place y, x, offset dy, dx, sum of squared differences."""
 
 NONE, PROMISING = -1, -2
 """Groups of labels, as in `_exemplars.cpp`: tried everywhere; tried near pixels where they are among the cheapest."""
@@ -83,6 +87,10 @@ take. The first half is also tried times 2, up to this factor, for holes larger 
 
 PATCH_RADIUS, PATCHES_APART = 3, 15
 """Radius of patches in pixels. Similar patches are at least 1/15 of the longer side apart (He and Sun 2012)."""
+
+SINGULAR, SINGULAR_LIMIT, FAINT = 180, 288, 10
+"""Cost of copying what resembles nothing else in the image: for a patch as far from the most similar one as its own
+contrast is great; greatest cost; and levels of 255 that are added to the contrast, so that noise does not count."""
 
 CHANGES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 """Changes of an offset, in pixels, from one scale to the next finer one."""
@@ -261,7 +269,10 @@ def fill_from_exemplars(
     labels = np.zeros((0, 2), np.int32)
     for number, scale in enumerate(reversed(scales)):
         coarse = number < 2
-        candidates = frequent_offsets(scale) if coarse and not speck else np.zeros((0, 2), np.int32)
+        candidates, singular = np.zeros((0, 2), np.int32), np.zeros(scale.hole.shape, np.int32)
+        if coarse and not speck:
+            matches = similar_patches(scale)
+            candidates, singular = frequent_offsets(matches, *scale.hole.shape), singularity(matches, scale)
         groups = np.full(len(candidates), PROMISING if chosen is not None else NONE, np.int32)
         start = np.full(scale.hole.shape, NONE, np.int32)
         if chosen is None:
@@ -280,7 +291,7 @@ def fill_from_exemplars(
             labels = np.concatenate([*refined, candidates])
             groups = np.concatenate([np.tile(np.arange(len(used)), len(CHANGES)), groups])
         if len(labels):
-            chosen = _choose(scale, labels, groups, start, coarse)
+            chosen = _choose(scale, singular, labels, groups, start, coarse)
             chosen = None if (chosen == NONE).all() else chosen
     if chosen is None:
         return None
@@ -288,7 +299,9 @@ def fill_from_exemplars(
     return _copy(image, scales[0], guide, labels[_nearest_choice(chosen, around)])
 
 
-def _choose(scale: Scale, labels: Labels, groups: Labels, start: Labels, coarse: bool) -> Labels:
+def _choose(
+    scale: Scale, singular: NDArray[np.int32], labels: Labels, groups: Labels, start: Labels, coarse: bool
+) -> Labels:
     """Chooses a label for each pixel of the hole, (H, W); see `choose_labels` in `_exemplars.cpp`."""
     colours = np.ascontiguousarray(scale.features[..., :3])
     square = np.ones((2 * RIM + 1, 2 * RIM + 1))
@@ -299,6 +312,7 @@ def _choose(scale: Scale, labels: Labels, groups: Labels, start: Labels, coarse:
         scale.known.astype(np.uint8),
         np.asarray(cv2.GaussianBlur(scale.guide, (0, 0), 1), np.uint8),  # which OpenCV blurs alike everywhere
         np.asarray(cv2.GaussianBlur(colours, (0, 0), 2), np.uint8),
+        singular,
         labels.astype(np.int32),
         groups.astype(np.int32),
         start,
@@ -409,14 +423,36 @@ def lattice_offsets(scale: Scale) -> Labels:
     return np.stack([dy[wanted], dx[wanted]], axis=1).astype(np.int32)
 
 
-def frequent_offsets(scale: Scale) -> Labels:
-    """Finds the most frequent offsets between similar patches, and their multiples: (n, 2), dy and dx."""
-    height, width = scale.hole.shape
+def similar_patches(scale: Scale) -> Matches:
+    """Finds for every other known patch, down and across, the most similar one that is not close by."""
     side = 2 * (PATCH_RADIUS + RIM) + 1
     whole = scipy.ndimage.binary_erosion(scale.known, np.ones((side, side)))
-    apart = max(PATCH_RADIUS + 1, max(height, width) // PATCHES_APART)
+    apart = max(PATCH_RADIUS + 1, max(scale.hole.shape) // PATCHES_APART)
     colours = np.ascontiguousarray(scale.features[..., :3])
-    found = _exemplars.similar_offsets(colours, whole.astype(np.uint8), PATCH_RADIUS, apart, 6)
+    return _exemplars.similar_patches(colours, whole.astype(np.uint8), PATCH_RADIUS, apart, 6)
+
+
+def singularity(matches: Matches, scale: Scale) -> NDArray[np.int32]:
+    """Computes what it costs to copy a pixel for being unlike all else, (H, W); 0 for the more ordinary half.
+
+    What one recognises must not stand twice. It has no match as near as its own contrast would have it.
+    """
+    y, x, _, _, distance = matches.T
+    colours, side = scale.features[..., :3].astype(np.float64), 2 * PATCH_RADIUS + 1
+    # Sums of whole numbers, exact in double precision.
+    total, squares = (cv2.boxFilter(part, -1, (side, side), normalize=False) for part in (colours, colours**2))
+    deviation = (squares - total**2 / side**2).sum(axis=2)[y, x]
+    alone = np.sqrt(distance) / (np.sqrt(deviation) + FAINT * math.sqrt(3) * side)
+    costs, counts = np.zeros((2, *scale.hole.shape), np.int16)
+    costs[y, x], counts[y, x] = np.minimum(SINGULAR * alone, SINGULAR_LIMIT), 1
+    around = _box_sums(costs, PATCH_RADIUS) // np.maximum(_box_sums(counts, PATCH_RADIUS), 1)
+    ordinary = int(np.median(around[scale.known])) if scale.known.any() else 0
+    return np.maximum(around - ordinary, 0)
+
+
+def frequent_offsets(matches: Matches, height: int, width: int) -> Labels:
+    """Finds the most frequent offsets between similar patches of an image, and their multiples: (n, 2), dy and dx."""
+    found = matches[:, 2:4]
     counts = np.zeros((2 * height + 1, 2 * width + 1), np.int64)
     for sign in (1, -1):  # a period repeats in both directions
         np.add.at(counts, (height + sign * found[:, 0], width + sign * found[:, 1]), 1)
