@@ -706,22 +706,21 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
       }
     for (const int group : around) members[group].push_back(i);
   }
-  // Start from the label of least cost among those of a pixel's own group and those that are tried everywhere.
+  // Start from the first label of a pixel's own group, or, where there is none, from that of least cost.
   std::vector<int> chosen(labelling.size(), NONE);
   share(labelling.size(), TOGETHER, threads, [&](int, int i) {
+    if (labelling.first_of_block(i) != i) return;
     int least = UNUSABLE;
-    const auto attempt = [&](const std::vector<int>& labels) {
-      for (const int label : labels) {
-        const int cost = labelling.cost(i, label);
-        if (cost >= least) continue;
-        least = cost;
-        chosen[i] = label;
-      }
+    const auto attempt = [&](int label) {
+      const int cost = labelling.cost(i, label);
+      if (cost >= least) return;
+      least = cost;
+      chosen[i] = label;
     };
     const int own = start.data()[labelling.pixel(i)];
-    if (labelling.first_of_block(i) != i) return;
-    if (own != NONE) attempt(labels_of[own]);
-    attempt(others);
+    if (own != NONE) attempt(labels_of[own].front());
+    if (chosen[i] == NONE && own != NONE) std::for_each(labels_of[own].begin(), labels_of[own].end(), attempt);
+    if (chosen[i] == NONE) std::for_each(others.begin(), others.end(), attempt);
     for (const int j : labelling.block(i)) chosen[j] = chosen[i];
   });
   std::vector<Expansion> workers(std::max(1, threads), Expansion(labelling));

@@ -13,6 +13,7 @@ All choices are made in integers: the same image, hole and guide give the same f
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Iterator
@@ -94,6 +95,9 @@ contrast is great; greatest cost; and levels of 255 that are added to the contra
 
 CHANGES = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 """Changes of an offset, in pixels, from one scale to the next finer one."""
+
+BETWEEN = sorted(itertools.product(range(-2, 3), repeat=2), key=lambda change: abs(change[0]) + abs(change[1]))
+"""Changes of an offset, in pixels, tried at the coarsest scale once those of the lattice are chosen."""
 
 SPREAD = 2
 """Distance in pixels by which the region of an offset may grow at the next finer scale."""
@@ -273,30 +277,41 @@ def fill_from_exemplars(
         if coarse and not speck:
             matches = similar_patches(scale)
             candidates, singular = frequent_offsets(matches, *scale.hole.shape), singularity(matches, scale)
-        groups = np.full(len(candidates), PROMISING if chosen is not None else NONE, np.int32)
-        start = np.full(scale.hole.shape, NONE, np.int32)
         if chosen is None:
             lattice = lattice_offsets(scale)
             labels = np.concatenate([lattice, candidates])
-            groups = np.concatenate([np.full(len(lattice), PROMISING), groups])
+            groups = np.repeat(np.array([PROMISING, NONE], np.int32), [len(lattice), len(candidates)])
+            start = np.full(scale.hole.shape, NONE, np.int32)
         else:
             # A pixel starts from the choice of its parent at the coarser scale, or of the nearest parent that has one.
             height, width = scale.hole.shape
             box = bounds(scale.hole)
             halved = Box(box.top // 2, box.left // 2, -(-box.bottom // 2), -(-box.right // 2))
             before = _nearest_choice(chosen, halved).repeat(2, 0).repeat(2, 1)[:height, :width]
-            used, group = np.unique(before[scale.hole], return_inverse=True)
-            start[scale.hole] = group
-            refined = [2 * labels[used] + change for change in CHANGES]
-            labels = np.concatenate([*refined, candidates])
-            groups = np.concatenate([np.tile(np.arange(len(used)), len(CHANGES)), groups])
+            used, start = _in_use(before, scale.hole)
+            labels = np.concatenate([*(2 * labels[used] + change for change in CHANGES), candidates])
+            groups = np.tile(np.arange(len(used), dtype=np.int32), len(CHANGES))
+            groups = np.concatenate([groups, np.full(len(candidates), PROMISING, np.int32)])
         if len(labels):
             chosen = _choose(scale, singular, labels, groups, start, coarse)
+            if number == 0:
+                # Fit pieces to each other by the offsets between those of the lattice.
+                used, start = _in_use(chosen, chosen != NONE)
+                labels = np.concatenate([labels[used] + change for change in BETWEEN])
+                groups = np.tile(np.arange(len(used), dtype=np.int32), len(BETWEEN))
+                chosen = _choose(scale, singular, labels, groups, start, coarse)
             chosen = None if (chosen == NONE).all() else chosen
     if chosen is None:
         return None
     around = bounds(hole).grown(1, *hole.shape)
     return _copy(image, scales[0], guide, labels[_nearest_choice(chosen, around)])
+
+
+def _in_use(chosen: Labels, where: Hole) -> tuple[Labels, Labels]:
+    """Lists the labels chosen somewhere, and gives each pixel's place among them, (H, W), NONE elsewhere."""
+    places = np.full(chosen.shape, NONE, np.int32)
+    used, places[where] = np.unique(chosen[where], return_inverse=True)
+    return used, places
 
 
 def _choose(
