@@ -18,6 +18,7 @@ import time
 import zipfile
 from pathlib import Path
 
+from glcic_hub.cli.common import OK, PREEMPTED
 from glcic_hub.training.recipe import DEFAULT_RECIPE, Recipe
 
 TIMED_STEPS = 20
@@ -28,9 +29,6 @@ RESERVE = 1.5
 
 SURE = 0.9
 """Share of the time left that steps are planned for; they may take longer than those timed."""
-
-STOPPED = 75
-"""Exit code of `glcic train` after SIGTERM."""
 
 
 def main() -> None:
@@ -46,7 +44,12 @@ def main() -> None:
     parser.add_argument("--recipe", default=DEFAULT_RECIPE, metavar="NAME|FILE")
     options, flags = parser.parse_known_args()
     deadline = time.monotonic() + 60 * options.minutes
-    recipe = Recipe.load(options.recipe)
+    if not zipfile.is_zipfile(options.photographs):
+        parser.error(f"{options.photographs} is no zip file")
+    try:
+        phases = phase_steps(Recipe.load(options.recipe))
+    except ValueError as error:
+        parser.error(str(error))
 
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -54,18 +57,16 @@ def main() -> None:
         command += ["--trackers", "--data", *unpack(options.photographs, work / "photographs")]
 
         begin = time.monotonic()
-        phases = phase_steps(recipe)
         trial = [min(TIMED_STEPS, count) for count in phases]
         train([*command, "--output", work / "trial", *step_flags(trial)], deadline)
         seconds = seconds_per_step(work / "trial")
-        timed = sum(count * seconds.get(phase, 0) for phase, count in enumerate(trial, start=1))
+        timed = duration(trial, seconds)
         reserve = RESERVE * (time.monotonic() - begin - timed)
 
         left = SURE * (deadline - time.monotonic() - reserve)
         if left <= 0:
             sys.exit(f"{options.minutes:g} minutes are too few: timing a few steps took {(timed + reserve) / 60:.1f}")
-        whole = sum(count * seconds.get(phase, 0) for phase, count in enumerate(phases, start=1))
-        steps = [round(count * left / whole) for count in phases]
+        steps = [round(count * left / duration(phases, seconds)) for count in phases]
         print(f"steps of phases 1, 2, 3: {steps}; seconds a step: {seconds}", flush=True)
         run = work / "run"
         try:
@@ -107,7 +108,7 @@ def train(command: list[str | Path], deadline: float) -> None:
             process.wait(max(0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.terminate()
-    if process.returncode not in (0, STOPPED):
+    if process.returncode not in (OK, PREEMPTED):
         sys.exit(process.returncode)
 
 
@@ -116,6 +117,11 @@ def seconds_per_step(run: Path) -> dict[int, float]:
     batch = Recipe.load(str(run / "recipe.yaml")).batch_size
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     return {line["phase"]: round(batch / line["images_per_s"], 4) for line in lines if "images_per_s" in line}
+
+
+def duration(phases: list[int], seconds: dict[int, float]) -> float:
+    """Computes the seconds that so many steps of each phase take."""
+    return sum(count * seconds.get(phase, 0) for phase, count in enumerate(phases, start=1))
 
 
 def leave(run: Path, output: Path) -> None:

@@ -385,8 +385,11 @@ class Labelling {
     block_.assign(pixels_.size(), NONE);
   }
 
-  // Remembers costs from now on, of all labels at all pixels.
-  void remember() { costs_.assign(pixels_.size() * static_cast<size_t>(label_count_), NONE); }
+  // Remembers costs from now on, unless there are too many pixels and labels.
+  void remember() {
+    if (static_cast<int64_t>(pixels_.size()) * label_count_ <= 1 << 24)
+      costs_.assign(pixels_.size() * static_cast<size_t>(label_count_), NONE);
+  }
 
   // Joins pixels deep inside one group to blocks, which change their labels as one: seams are elsewhere.
   //
@@ -408,8 +411,11 @@ class Labelling {
     }
   }
 
-  // The pixels that change with this one; none if it is in no block.
-  const std::vector<int>& block(int i) const { return block_[i] == NONE ? no_block_ : blocks_[block_[i]]; }
+  // Gives all that change with a pixel its label.
+  void spread(int i, std::vector<int>& chosen) const {
+    if (block_[i] == NONE) return;
+    for (const int j : blocks_[block_[i]]) chosen[j] = chosen[i];
+  }
 
   // The pixel that stands for those that change together: the first.
   int first_of_block(int i) const { return block_[i] == NONE ? i : blocks_[block_[i]].front(); }
@@ -506,7 +512,6 @@ class Labelling {
   std::vector<int> neighbours_, first_neighbour_;  // what is visible around each pixel
   std::vector<int> block_;                         // the number of each pixel's block
   std::vector<std::vector<int>> blocks_;
-  const std::vector<int> no_block_;
 };
 
 // Expands labels, one at a time. Several expansions may share a labelling if their pixels do not touch.
@@ -572,8 +577,7 @@ class Expansion {
     for (const int i : free_) {
       if (gain > 0 && flow_.on_sink_side(node_[i])) {
         chosen[i] = label;
-        if (labelling_.first_of_block(i) == i)
-          for (const int j : labelling_.block(i)) chosen[j] = label;
+        if (labelling_.first_of_block(i) == i) labelling_.spread(i, chosen);
       }
       node_[i] = NONE;
     }
@@ -664,10 +668,11 @@ std::vector<std::vector<int>> batches(const Labelling& labelling, const std::vec
 //
 // features (H, W, 5) uint8; usable (H, W) uint8: what may be copied; hole (H, W) uint8; visible (H, W) uint8: what the
 // fill has to fit; guide and blurred (H, W, 3) uint8: what it should look like from afar, and what the image looks
-// like; singular (H, W) int32: what it costs to copy a pixel at all. labels (L, 2) int32: dy, dx. groups (L,) int32: a label of group g is tried within `reach` of pixels whose
-// start is g; one of NONE everywhere; one of PROMISING within `near` of pixels at which it is among the `best`
-// cheapest. start (H, W) int32: groups, NONE outside the hole. The result does not depend on the number of threads.
-// Gives (H, W) int32 labels, NONE outside the hole and where no label can be used.
+// like; singular (H, W) int32: what it costs to copy a pixel at all. labels (L, 2) int32: dy, dx. groups (L,) int32: a
+// label of group g is tried within `reach` of pixels whose start is g; one of NONE everywhere; one of PROMISING within
+// `near` of pixels at which it is among the `best` cheapest. start (H, W) int32: groups, NONE outside the hole; a pixel
+// starts from the first label of its group. The result does not depend on the number of threads. Gives (H, W) int32
+// labels, NONE outside the hole and where no label can be used.
 Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t>& usable, const Array<uint8_t>& hole,
                              const Array<uint8_t>& visible, const Array<uint8_t>& guide,
                              const Array<uint8_t>& blurred, const Array<int32_t>& singular,
@@ -721,7 +726,7 @@ Array<int32_t> choose_labels(const Array<uint8_t>& features, const Array<uint8_t
     if (own != NONE) attempt(labels_of[own].front());
     if (chosen[i] == NONE && own != NONE) std::for_each(labels_of[own].begin(), labels_of[own].end(), attempt);
     if (chosen[i] == NONE) std::for_each(others.begin(), others.end(), attempt);
-    for (const int j : labelling.block(i)) chosen[j] = chosen[i];
+    labelling.spread(i, chosen);
   });
   std::vector<Expansion> workers(std::max(1, threads), Expansion(labelling));
   for (const std::vector<int>& batch : batches(labelling, groups_of_pixels, members))
